@@ -1,0 +1,110 @@
+# Longhand. `make help` lists what can be made.
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := all
+
+CXX      ?= g++
+BUILD    ?= build
+OPTIMIZE ?= -O3 -g
+SANITIZE ?=
+CXXFLAGS ?=
+FLAGS := -std=c++20 -Iinclude -I. -Wall -Wextra -DFMT_HEADER_ONLY -pthread -ffp-contract=off -MMD -MP \
+         $(OPTIMIZE) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer) $(CXXFLAGS)
+LINK  := -pthread $(if $(SANITIZE),-fsanitize=$(SANITIZE))
+
+# The core needs fmt, doctest and nlohmann-json alone, all header-only. The rest brings SentencePiece, ICU, yaml-cpp, CLI11.
+CORE_DIRS := base device device/cpu model data train generate
+REST_DIRS := text data/corpus cli
+CORE_SRC  := $(wildcard $(CORE_DIRS:%=src/%/*.cpp))
+REST_SRC  := $(filter-out src/cli/main.cpp,$(wildcard $(REST_DIRS:%=src/%/*.cpp)))
+KERNEL_SRC := $(wildcard src/device/cpu/kernels/*.cpp)
+REST_LIBS := -lsentencepiece -lyaml-cpp -licui18n -licuuc -licudata
+
+# Every file of kernels is built once for each instruction set and chosen from at run time.
+ISAS := generic avx2 avx512
+ISA_generic := -march=x86-64
+ISA_avx2    := -march=x86-64-v3
+ISA_avx512  := -march=x86-64-v4 -mprefer-vector-width=512
+KERNEL_FLAGS := -ffp-contract=fast -fno-math-errno -fno-trapping-math
+
+object = $(1:%.cpp=$(BUILD)/obj/%.o)
+KERNEL_OBJ := $(foreach isa,$(ISAS),$(KERNEL_SRC:%.cpp=$(BUILD)/obj/%.$(isa).o))
+CORE_OBJ := $(call object,$(CORE_SRC)) $(KERNEL_OBJ)
+REST_OBJ := $(call object,$(REST_SRC))
+CORE_LIB := $(BUILD)/liblonghand_core.a
+REST_LIB := $(BUILD)/liblonghand.a
+
+UNIT_CORE_SRC := $(wildcard tests/core/*.cpp)
+UNIT_SRC := $(wildcard tests/unit/*.cpp)
+OPS_SRC  := $(wildcard tests/ops/*.cpp)
+BENCH_SRC := $(wildcard bench/*.cpp)
+
+.PHONY: all core help demo test test-core bench clean packages check format
+.SECONDARY:
+
+all: $(BUILD)/longhand  ## build the program, build/longhand
+
+core: $(CORE_LIB)  ## build the core library alone (fmt, doctest, nlohmann-json)
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
+
+demo: packages  ## corpus, training, validation, samples and report in a few minutes
+	@$(MAKE) --no-print-directory all
+	@scripts/demo.sh
+
+test: packages  ## every test; the last line counts them
+	@scripts/run_tests.sh
+
+test-core: $(BUILD)/tests/ops $(BUILD)/tests/core  ## the tests of the core library alone
+	$(BUILD)/tests/ops && $(BUILD)/tests/core
+
+bench: $(BUILD)/bench/ops  ## every operation against this machine's ceilings
+	$(BUILD)/bench/ops
+
+packages:  ## install the Debian packages that are missing
+	@scripts/install_packages.sh
+
+format:  ## clang-format over the sources
+	clang-format -i $(shell git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
+
+clean:  ## remove build/
+	rm -rf $(BUILD)
+
+$(BUILD)/obj/%.o: %.cpp
+	@mkdir -p $(@D)
+	$(CXX) $(FLAGS) -c $< -o $@
+
+define kernel_rule
+$(BUILD)/obj/src/device/cpu/kernels/%.$(1).o: src/device/cpu/kernels/%.cpp
+	@mkdir -p $$(@D)
+	$(CXX) $(FLAGS) $(KERNEL_FLAGS) $(ISA_$(1)) -DLONGHAND_ISA=$(1) -c $$< -o $$@
+endef
+$(foreach isa,$(ISAS),$(eval $(call kernel_rule,$(isa))))
+
+$(CORE_LIB): $(CORE_OBJ)
+	@rm -f $@
+	$(AR) rcs $@ $^
+$(REST_LIB): $(REST_OBJ)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/longhand: $(call object,src/cli/main.cpp) $(REST_LIB) $(CORE_LIB)
+	$(CXX) $(LINK) $^ $(REST_LIBS) -o $@
+$(BUILD)/tests/ops: $(call object,$(OPS_SRC)) $(CORE_LIB)
+	@mkdir -p $(@D)
+	$(CXX) $(LINK) $^ -o $@
+$(BUILD)/tests/core: $(call object,$(UNIT_CORE_SRC)) $(CORE_LIB)
+	@mkdir -p $(@D)
+	$(CXX) $(LINK) $^ -o $@
+$(BUILD)/tests/unit: $(call object,$(UNIT_SRC)) $(REST_LIB) $(CORE_LIB)
+	@mkdir -p $(@D)
+	$(CXX) $(LINK) $^ $(REST_LIBS) -o $@
+# bench/ops shares the operation table with tests/ops; other files of bench/ are programs of their own.
+$(BUILD)/bench/ops: $(call object,bench/ops.cpp $(filter-out tests/ops/main.cpp,$(OPS_SRC))) $(CORE_LIB)
+	@mkdir -p $(@D)
+	$(CXX) $(LINK) $^ -ldl -o $@
+$(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(CORE_LIB)
+	@mkdir -p $(@D)
+	$(CXX) $(LINK) $^ -ldl -o $@
+
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

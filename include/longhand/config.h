@@ -1,0 +1,50 @@
+// The model's configuration, as it stands in presets and in the metadata of every file (`longhand.config`, JSON).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "longhand/device.h"
+
+namespace longhand {
+
+enum class NormPlacement : uint8_t { pre, post };
+
+struct ModelConfig {
+  int64_t vocab_size = 0, d_model = 0, n_layer = 0, n_head = 0, d_head = 0, d_ff = 0;
+  int64_t mem_len = 0;
+  int64_t clamp_len = 0;  // 0 = off
+  int64_t topk = 0;       // 0 = dense
+  TopkMode topk_mode = TopkMode::exact;
+  bool same_length = false;
+  bool scale_embedding = true;  // times sqrt(d_model)
+  bool segments = false;        // XLNet's relative segment term
+  NormPlacement norm = NormPlacement::pre;
+  bool final_norm = true;  // default: true with pre-norm, false with post-norm
+  bool output_bias = false;
+  Activation activation = Activation::gelu;
+  float norm_eps = 1e-5f;
+  int64_t segment = 0;  // tokens a segment in training, the default of --segment; 0 = mem_len
+
+  int64_t parameters() const;         // all trainable entries
+  int64_t matrix_parameters() const;  // entries of matrices, the tied output layer once: the 6N of the FLOP count
+  void check() const;                 // fails with the first impossible setting
+  std::string json() const;
+  bool operator==(const ModelConfig&) const = default;
+};
+
+/// Parses JSON text; unknown keys fail with the nearest known one. `where` names the source in messages.
+ModelConfig parse_config(std::string_view json, std::string_view where);
+
+/// "tiny", "small", "base", "large", "7b".
+ModelConfig preset(std::string_view name);
+std::vector<std::string> preset_names();
+
+/// Floating-point operations of one training step of one lane-token, as every figure here counts them:
+/// 6 (matrix parameters), W_r counted (T + M) / (B T) times, plus attention 18 dh H a visible pair and layer.
+/// Recomputation is not counted; K and V of memory rows neither.
+double training_flops_per_token(const ModelConfig& config, int64_t lanes, int64_t segment, int64_t memory);
+
+}  // namespace longhand

@@ -1,0 +1,298 @@
+// The engine's instruction set: every operation the model needs, forward and backward. A device implements them; the
+// model calls them and knows no device.
+//
+// Symbols: B lanes (sequences side by side), T current tokens, M memory rows, K = M + T keys, D model width, H heads,
+// dh head width, F feed-forward width, V vocabulary. Activations are position-major, [T, B, D]: the memory and the
+// current rows of all lanes are then one contiguous block, [K, B, D]. `rows` stands for any leading axes taken
+// together. Float tensors of one call have one type, fp32 or bf16, unless it is said otherwise; sums accumulate in
+// fp32. A result may not overlap an input unless it is said. An empty tensor stands for "not wanted" or "not there".
+// Equations and sources: Dai et al. 2019 (Transformer-XL), Yang et al. 2019 (XLNet); the whole model in docs/MODEL.md.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "longhand/random.h"
+#include "longhand/tensor.h"
+
+namespace longhand {
+
+enum class Activation : uint8_t { none, relu, gelu };  // gelu in its erf form: x/2 (1 + erf(x / sqrt 2))
+enum class TopkMode : uint8_t { exact, block };
+
+/// out [m, n] = dropout(activation(a' b' + bias)) or, with `accumulate`, out += a' b'.
+/// a' = a [m, k], or the transpose of a [k, m]; b' = the transpose of b [n, k] (the layout of weights, the default), or
+/// b [k, n]. bias [n]. With `pre_activation` [m, n] the value before the activation is kept for the backward pass.
+/// Rows may be strided, the last axis is contiguous. The types of a, b and out may differ (fp32 | bf16 each).
+struct Matmul {
+  Tensor out, pre_activation;
+  ConstTensor a, b, bias;
+  bool transpose_a = false, transpose_b = true;
+  Activation activation = Activation::none;
+  Dropout dropout;
+  bool accumulate = false;
+};
+
+/// d_x = d_out * dropout mask * activation'(x), x the value before the activation. [rows, F] each; d_x may be d_out.
+struct ActivationBackward {
+  Tensor d_x;
+  ConstTensor d_out, x;
+  Activation activation = Activation::gelu;
+  Dropout dropout;
+};
+
+/// d_bias [n] += the column sums of d_out [rows, n], in a fixed order.
+struct BiasBackward {
+  Tensor d_bias;
+  ConstTensor d_out;
+};
+
+/// out [rows, D] = dropout(scale * weight[token]); weight [V, D]; tokens [rows] i32 in [0, V).
+struct EmbeddingForward {
+  Tensor out;
+  ConstTensor tokens, weight;
+  float scale = 1;
+  Dropout dropout;
+};
+
+/// d_weight [V, D] += the transpose: rows of the same token add in row order.
+struct EmbeddingBackward {
+  Tensor d_weight;
+  ConstTensor d_out, tokens;
+  float scale = 1;
+  Dropout dropout;
+};
+
+/// Layer normalisation of every row, after dropout and the residual.
+///   sum = dropout(x) + residual;   out = (sum - mean) * rstd * gain + bias;   rstd = 1 / sqrt(var + eps)
+/// x, residual, sum, out [rows, D]; gain, bias [D]; mean, rstd [rows] fp32, kept for the backward pass. Without
+/// `residual`, sum = dropout(x); `sum` may be empty (then x is what the backward pass gets), or be `residual` or x.
+/// out may be empty: the operation then is sum = dropout(x) + residual alone.
+struct LayerNormForward {
+  Tensor out, sum, mean, rstd;
+  ConstTensor x, residual, gain, bias;
+  float eps = 1e-5f;
+  Dropout dropout;
+};
+
+/// Gradients of the above: d_sum += J^T d_out (it adds, because the residual stream continues; the gradient of
+/// `residual` is d_sum itself); d_x = d_sum * dropout mask, where it is wanted; d_gain, d_bias [D] += sums over rows in
+/// a fixed order. Without d_sum only d_gain and d_bias are formed (rows of memory: no gradient flows into them). With
+/// d_out empty the operation is d_x = d_sum * dropout mask alone.
+struct LayerNormBackward {
+  Tensor d_sum, d_x, d_gain, d_bias;
+  ConstTensor d_out, sum, mean, rstd, gain;
+  Dropout dropout;
+};
+
+/// E(d) = [sin(d f) | cos(d f)], f_m = 10000^(-2m/D): out [distances, D], row d is distance d. Built in fp64.
+struct PositionEncoding {
+  Tensor out;
+};
+
+/// What a query may see. Query i stands at key i + M, its distance to key j is d = i + M - j. Key j is visible when
+///   0 <= d,   d <= max_distance (when that is not negative),   j >= document_start[i, b] (when given).
+/// Every query sees at least one key.
+struct AttentionMask {
+  int64_t max_distance = -1;   // same_length: mem_len - 1
+  ConstTensor document_start;  // [T, B] i32
+};
+
+/// The learned term of XLNet's relative segments: (q_i + bias) . embedding[e], e = 0 when query and key lie in the same
+/// segment and 1 otherwise. bias [H, dh], embedding [2, H, dh]; ids [T, B] and [K, B] u8.
+struct AttentionSegments {
+  ConstTensor bias, embedding, query_ids, key_ids;
+  explicit operator bool() const { return !bias.empty(); }
+};
+
+/// Relative attention with memory.
+///   a_ij = ((q_i + u) . k_j + (q_i + v) . r[min(d, distances - 1)] + segment_ij) / sqrt(dh)
+///   P = softmax_j(a) over the visible and selected keys;   out_i = sum_j dropout(P)_ij value_j
+/// q, out [T, B, H, dh]; k, value [K, B, H, dh]; r [distances, H, dh], distances <= K (fewer: clamp_len + 1);
+/// u, v [H, dh]. Strides are free but for the last axis. lse [B, H, T] fp32: log of the sum of exp(a) over the
+/// selected. Dropout element of (b, h, i, j): ((b H + h) T + i) * round_up(K, 4) + j.
+///
+/// topk = 0: dense. Otherwise, exact: each query and head keeps the min(topk, visible) largest a_ij; among equal scores
+/// the nearer key wins. `selected` [B, H, T, ceil(K / 64)] u64, bit j % 64 of word j / 64: key j is kept.
+/// Block: query tiles of 64 (from query 0) keep their best ceil(topk / 64) pages of 64 keys by an upper bound on a_ij
+/// from each page's minimum and maximum of k and r; the page of the tile's last query and the one before it are always
+/// kept and count. Pages are aligned to the stream: key j lies in page (first_position + j) / 64 - first_position / 64.
+/// `selected` [B, H, ceil(T / 64), ceil(pages / 64)] u64, bit p % 64 of word p / 64: page p is kept;
+/// pages = (first_position + K - 1) / 64 - first_position / 64 + 1.
+struct AttentionForward {
+  Tensor out, lse, selected;
+  ConstTensor q, k, value, r, u, v;
+  AttentionMask mask;
+  AttentionSegments segments;
+  int64_t topk = 0;
+  TopkMode topk_mode = TopkMode::exact;
+  int64_t first_position = 0;  // the stream position of key 0 (block mode)
+  Dropout dropout;
+};
+
+/// Gradients of the above; the selection is constant. d_q [T, B, H, dh], d_k, d_value [K, B, H, dh] and
+/// d_r [distances, H, dh] are written; d_u, d_v [H, dh], d_segment_bias [H, dh] and d_segment_embedding [2, H, dh] are
+/// added to. d_r is fp32 or of the common type.
+struct AttentionBackward {
+  Tensor d_q, d_k, d_value, d_r, d_u, d_v, d_segment_bias, d_segment_embedding;
+  ConstTensor d_out, out, lse, selected;
+  ConstTensor q, k, value, r, u, v;
+  AttentionMask mask;
+  AttentionSegments segments;
+  int64_t topk = 0;
+  TopkMode topk_mode = TopkMode::exact;
+  int64_t first_position = 0;
+  Dropout dropout;
+};
+
+/// The same attention without gradients, over rings: query n stands at position[n] of sequence[n] and sees the keys of
+/// that sequence at distance 0 <= d < window. Position p lies in slot p % slots of its ring; the keys of the queries
+/// themselves are already there, and slots >= window + (queries of one sequence in this call) - 1.
+/// q, out [N, H, dh]; keys, values [S, slots, H, dh]; position [N] i64; sequence [N] i32; r [distances, H, dh]; u, v
+/// [H, dh]. A query's result does not depend on the other queries of the call.
+struct AttentionDecode {
+  Tensor out;
+  ConstTensor q, keys, values, r, u, v, position, sequence;
+  int64_t window = 0;
+  int64_t topk = 0;  // exact; 0 = dense
+};
+
+/// keys, values of N new rows into their rings: keys[sequence[n], position[n] % slots] = k[n]. k, value [N, H, dh].
+struct RingStore {
+  Tensor keys, values;
+  ConstTensor k, value, position, sequence;
+};
+
+/// Cross-entropy of a softmax over each row, with its gradient in place: logits [rows, V] becomes d_logits.
+///   q = (1 - smoothing) onehot(target) + smoothing / V;   ce = -sum_c q_c log p_c
+///   loss = weight * (1 - p_target)^gamma * ce             (focal loss, Lin et al. 2017; gamma = 0: plain)
+/// loss [rows] fp32 is not scaled, d_logits is the gradient of scale * sum(loss). targets [rows] i32, -1 = ignored
+/// (loss and gradient 0); weights [rows] fp32, empty = 1. With `gradient` false the logits are left alone.
+struct CrossEntropy {
+  Tensor logits, loss;
+  ConstTensor targets, weights;
+  float smoothing = 0, gamma = 0, scale = 1;
+  bool gradient = true;
+};
+
+/// logprob [rows] fp32 = log softmax(logits)[row, token[row]]; logits [rows, V], tokens [rows] i32.
+struct LogProbability {
+  Tensor logprob;
+  ConstTensor logits, tokens;
+};
+
+/// AdamW (Loshchilov & Hutter 2019) over many tensors, g = gradient_scale * gradient:
+///   m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
+///   w -= lr (m / (1 - beta1^step) / (sqrt(v / (1 - beta2^step)) + eps) + weight_decay w)
+/// With a fp32 `master` the update is made there and `weight` gets its rounding; without one a bf16 `weight` is rounded
+/// stochastically. m and v are fp32, or bf16 rounded stochastically. The random element of entry e of parameter p is
+/// 4 e (weight), 4 e + 1 (m), 4 e + 2 (v) in `rounding` with layer = p's index.
+struct AdamWParameter {
+  Tensor weight, master, m, v;
+  ConstTensor gradient;
+  float weight_decay = 0;
+  uint32_t index = 0;
+  float learning_rate_scale = 1;
+};
+struct AdamW {
+  std::span<const AdamWParameter> parameters;
+  float learning_rate = 0, beta1 = 0.9f, beta2 = 0.95f, eps = 1e-8f, gradient_scale = 1;
+  int64_t step = 1;  // from 1
+  RandomStream rounding;
+};
+
+/// norm [1] fp32 = sqrt(sum of squares over all tensors), in a fixed order; NaN or infinite when an entry is.
+struct GlobalNorm {
+  Tensor norm;
+  std::span<const ConstTensor> tensors;
+};
+
+/// out = x in another type, to nearest. With `stream.seed` set through `stochastic`, bf16 is rounded stochastically.
+struct Cast {
+  Tensor out;
+  ConstTensor x;
+  bool stochastic = false;
+  RandomStream stream;
+};
+
+/// out = a + b, elementwise, any shapes of equal size; out may be a or b.
+struct Add {
+  Tensor out;
+  ConstTensor a, b;
+};
+
+/// The memory after a segment: the last M' rows of context [K, B, D] go to memory [M', B, D].
+struct MemoryRoll {
+  Tensor memory;
+  ConstTensor context;
+};
+
+/// One row's rules for choosing its next token, applied in this order: repetition penalty (Keskar et al. 2019: positive
+/// logits divided, negative ones multiplied), temperature, top-k, top-p (Holtzman et al. 2020), min-p (kept: p >= min_p
+/// times the largest p). Temperature 0 takes the largest logit, the smaller id among equals.
+struct SamplingParameters {
+  float temperature = 1;
+  int32_t top_k = 0;  // 0 = off
+  float top_p = 1, min_p = 0, repetition_penalty = 1;
+  RandomStream stream;
+  uint64_t element = 0;  // index of the random number in the stream: the token's position
+};
+
+/// tokens [rows] i32 are drawn from logits [rows, V]; rules has one entry a row. history [rows, L] i32, padded with -1:
+/// the tokens that the repetition penalty counts. logprob [rows] fp32: log softmax of the raw logits at the token.
+struct Sample {
+  Tensor tokens, logprob;
+  ConstTensor logits, history;
+  std::span<const SamplingParameters> rules;
+};
+
+struct DeviceOptions {
+  int threads = 0;  // cpu: 0 = every core
+};
+
+/// A device owns its memory and runs operations in the order in which they are called; results may be read on the host
+/// after download() or synchronize(). An operation's shapes and types are checked where it is called.
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual std::string_view name() const = 0;
+  virtual int threads() const { return 1; }
+
+  virtual void* allocate(int64_t bytes) = 0;  // 64-byte aligned, zeroed; fails when there is not enough
+  virtual void release(void* memory) = 0;
+  virtual int64_t memory_bytes() const = 0;                          // what the device has in all
+  virtual void upload(const Tensor& to, const void* from) = 0;       // contiguous
+  virtual void download(void* to, const ConstTensor& from) = 0;      // contiguous
+  virtual void copy(const Tensor& to, const ConstTensor& from) = 0;  // same type and shape, strides free
+  virtual void zero(const Tensor& tensor) = 0;                       // contiguous
+  virtual void synchronize() {}
+
+  virtual void matmul(const Matmul&) = 0;
+  virtual void activation_backward(const ActivationBackward&) = 0;
+  virtual void bias_backward(const BiasBackward&) = 0;
+  virtual void embedding_forward(const EmbeddingForward&) = 0;
+  virtual void embedding_backward(const EmbeddingBackward&) = 0;
+  virtual void layernorm_forward(const LayerNormForward&) = 0;
+  virtual void layernorm_backward(const LayerNormBackward&) = 0;
+  virtual void position_encoding(const PositionEncoding&) = 0;
+  virtual void attention_forward(const AttentionForward&) = 0;
+  virtual void attention_backward(const AttentionBackward&) = 0;
+  virtual void attention_decode(const AttentionDecode&) = 0;
+  virtual void ring_store(const RingStore&) = 0;
+  virtual void cross_entropy(const CrossEntropy&) = 0;
+  virtual void log_probability(const LogProbability&) = 0;
+  virtual void adamw(const AdamW&) = 0;
+  virtual void global_norm(const GlobalNorm&) = 0;
+  virtual void cast(const Cast&) = 0;
+  virtual void add(const Add&) = 0;
+  virtual void memory_roll(const MemoryRoll&) = 0;
+  virtual void sample(const Sample&) = 0;
+};
+
+/// "cpu", "cuda" or "simt"; "auto" takes cuda where there is one. Fails with the devices that this build has.
+std::unique_ptr<Device> make_device(std::string_view name, const DeviceOptions& options = {});
+
+}  // namespace longhand

@@ -1,0 +1,81 @@
+// The model's parameters: their names and shapes (fixed, see weights/README.md), and sets of tensors laid out by them:
+// weights, gradients, master weights, moments.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "longhand/arena.h"
+#include "longhand/config.h"
+#include "longhand/safetensors.h"
+
+namespace longhand {
+
+struct ParameterInfo {
+  std::string name;
+  Shape shape;
+  bool matrix;  // weight decay applies
+};
+
+/// Every parameter of a configuration, in the order in which files and arenas hold them.
+std::vector<ParameterInfo> parameter_list(const ModelConfig& config);
+
+struct NormTensors {
+  Tensor gain, bias;  // [D]
+};
+struct LayerTensors {
+  NormTensors attention_norm;
+  Tensor qkv;                              // [3 H dh, D]
+  Tensor position;                         // [H dh, D], W_r
+  Tensor output;                           // [D, H dh]
+  Tensor content_bias, position_bias;      // [H, dh], u and v
+  Tensor segment_bias, segment_embedding;  // [H, dh], [2, H, dh]; with `segments`
+  NormTensors feedforward_norm;
+  Tensor up, up_bias;      // [F, D], [F]
+  Tensor down, down_bias;  // [D, F], [D]
+};
+
+/// One tensor for every parameter, in one arena; by position, by name, and by its place in the model.
+class ParameterSet {
+ public:
+  /// Counts only; `commit` allocates.
+  ParameterSet(std::string arena_name, const ModelConfig& config, Dtype type);
+  void commit(Device& device);
+
+  int64_t bytes() const { return arena_.bytes(); }
+  Dtype type() const { return type_; }
+  const std::vector<ParameterInfo>& list() const { return list_; }
+  const std::vector<Tensor>& tensors() const { return tensors_; }
+  const Tensor& tensor(const std::string& name) const;
+
+  Tensor embedding;  // [V, D]
+  std::vector<LayerTensors> layers;
+  NormTensors final_norm;  // with `final_norm`
+  Tensor output_bias;      // [V], with `output_bias`
+
+ private:
+  void lay_out();
+  ModelConfig config_;
+  Dtype type_;
+  Arena arena_;
+  std::vector<ParameterInfo> list_;
+  std::vector<Tensor> tensors_;
+};
+
+/// N(0, 0.02) for matrices, u and v; gains N(1, 0.02); biases 0; drawn per parameter from (seed, index).
+void initialize(Device& device, const ParameterSet& weights, uint64_t seed);
+
+/// Fills `weights` from a file, converting types; `prefix` picks e.g. "master." tensors of a checkpoint. Every
+/// parameter must be there with its shape; a tensor of the file that the model does not have is an error unless
+/// `others` allows it.
+void load_parameters(Device& device, const ParameterSet& weights, const SafetensorsFile& file,
+                     const std::string& prefix = "");
+
+/// Tensors on the host for write_safetensors; `storage` owns the bytes on devices whose memory is not the host's.
+std::vector<NamedTensor> host_tensors(Device& device, const ParameterSet& set, const std::string& prefix,
+                                      std::vector<std::vector<char>>& storage);
+
+/// The configuration in a weight file's metadata.
+ModelConfig read_config(const SafetensorsFile& file);
+
+}  // namespace longhand
