@@ -81,6 +81,8 @@ $(BUILD)/obj/src/device/cpu/kernels/%.$(1).o: src/device/cpu/kernels/%.cpp
 endef
 $(foreach isa,$(ISAS),$(eval $(call kernel_rule,$(isa))))
 
+$(BUILD)/obj/src/model/presets.o: $(wildcard weights/presets/*.json)
+
 $(CORE_LIB): $(CORE_OBJ)
 	@rm -f $@
 	$(AR) rcs $@ $^

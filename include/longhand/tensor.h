@@ -149,14 +149,14 @@ class View {
     if (shape.elements() != elements()) fail("reshape of {} to {}", shape_.text(), shape.text());
     View other(data_, type_, shape);
     if (contiguous()) return other;
-    // Strided in the outermost axes only: match every old axis with a run of new ones.
+    // Match every old axis longer than 1 with a run of new ones.
     int to = 0;
     for (int from = 0; from < rank(); ++from) {
       int64_t rest = size(from);
+      if (rest == 1) continue;
       int first = to;
-      while (to < shape.rank && rest % shape.size[to] == 0 && (rest > 1 || shape.size[to] == 1))
-        rest /= shape.size[to++];
-      if (rest != 1 || to == first) fail("reshape of a strided {} to {}", shape_.text(), shape.text());
+      while (to < shape.rank && rest > 1 && rest % shape.size[to] == 0) rest /= shape.size[to++];
+      if (rest != 1) fail("reshape of a strided {} to {}", shape_.text(), shape.text());
       int64_t step = stride_[from];
       for (int axis = to - 1; axis >= first; --axis) other.stride_[axis] = step, step *= shape.size[axis];
     }

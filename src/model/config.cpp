@@ -1,0 +1,147 @@
+#include "longhand/config.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "longhand/nearest.h"
+
+namespace longhand {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct Word {
+  const char* word;
+  int value;
+};
+constexpr Word topk_words[] = {{"exact", int(TopkMode::exact)}, {"block", int(TopkMode::block)}};
+constexpr Word norm_words[] = {{"pre", int(NormPlacement::pre)}, {"post", int(NormPlacement::post)}};
+constexpr Word activation_words[] = {{"gelu", int(Activation::gelu)}, {"relu", int(Activation::relu)}};
+
+/// Visits every setting in the order in which it is written. The visitor gets (key, value) for numbers and booleans and
+/// (key, value, words) for settings written as words.
+template <class Config, class Visitor>
+void visit(Config& c, Visitor&& on) {
+  on("vocab_size", c.vocab_size), on("d_model", c.d_model), on("n_layer", c.n_layer), on("n_head", c.n_head);
+  on("d_head", c.d_head), on("d_ff", c.d_ff), on("mem_len", c.mem_len), on("segment", c.segment);
+  on("clamp_len", c.clamp_len), on("topk", c.topk), on("topk_mode", c.topk_mode, topk_words);
+  on("same_length", c.same_length), on("scale_embedding", c.scale_embedding), on("segments", c.segments);
+  on("norm", c.norm, norm_words), on("final_norm", c.final_norm), on("output_bias", c.output_bias);
+  on("activation", c.activation, activation_words), on("norm_eps", c.norm_eps);
+}
+
+struct Reader {
+  const Json& json;
+  std::string_view where;
+
+  [[noreturn]] void wrong(const char* key, const char* wanted) const {
+    fail("{}: \"{}\" is {}, it takes {}", where, key, json.at(key).dump(), wanted);
+  }
+  void operator()(const char* key, int64_t& value) const {
+    if (!json.contains(key)) return;
+    if (!json.at(key).is_number_integer()) wrong(key, "an integer");
+    value = json.at(key).get<int64_t>();
+  }
+  void operator()(const char* key, bool& value) const {
+    if (!json.contains(key)) return;
+    if (!json.at(key).is_boolean()) wrong(key, "true or false");
+    value = json.at(key).get<bool>();
+  }
+  void operator()(const char* key, float& value) const {
+    if (!json.contains(key)) return;
+    if (!json.at(key).is_number()) wrong(key, "a number");
+    value = json.at(key).get<float>();
+  }
+  template <class Enum, size_t N>
+  void operator()(const char* key, Enum& value, const Word (&words)[N]) const {
+    if (!json.contains(key)) return;
+    std::string choices;
+    for (const Word& w : words) {
+      if (json.at(key) == w.word) {
+        value = static_cast<Enum>(w.value);
+        return;
+      }
+      choices += (choices.empty() ? "\"" : " or \"") + std::string(w.word) + "\"";
+    }
+    wrong(key, choices.c_str());
+  }
+};
+
+struct Writer {
+  Json& json;
+  template <class T>
+  void operator()(const char* key, const T& value) const {
+    json[key] = value;
+  }
+  void operator()(const char* key, const float& value) const {
+    json[key] = Json::parse(fmt::format("{}", value));  // the shortest form: 1e-05, not 9.999999747378752e-06
+  }
+  template <class Enum, size_t N>
+  void operator()(const char* key, const Enum& value, const Word (&words)[N]) const {
+    for (const Word& w : words)
+      if (w.value == static_cast<int>(value)) json[key] = w.word;
+  }
+};
+
+}  // namespace
+
+ModelConfig parse_config(std::string_view text, std::string_view where) {
+  Json json = Json::parse(text, nullptr, false);
+  if (!json.is_object()) fail("{}: the configuration is not a JSON object", where);
+  ModelConfig config;
+  std::vector<std::string> known;
+  visit(config, [&](const char* key, auto&&...) { known.emplace_back(key); });
+  for (const auto& [key, value] : json.items())
+    if (std::find(known.begin(), known.end(), key) == known.end())
+      fail("{}: unknown setting \"{}\"{}", where, key, did_you_mean(key, known));
+  if (json.contains("norm")) config.final_norm = json.at("norm") == "pre";
+  visit(config, Reader{json, where});
+  config.check();
+  return config;
+}
+
+std::string ModelConfig::json() const {
+  Json json;
+  visit(*this, Writer{json});
+  return json.dump();
+}
+
+void ModelConfig::check() const {
+  constexpr int64_t limit = int64_t{1} << 31;
+  visit(*this, [&](const char* key, const auto& value, auto&&...) {
+    if constexpr (std::is_same_v<std::remove_cvref_t<decltype(value)>, int64_t>)
+      if (value < 0 || value >= limit) fail_usage("{} is {}: it must be from 0 to {}", key, value, limit - 1);
+  });
+  auto positive = [](const char* key, int64_t value) {
+    if (value == 0) fail_usage("{} is 0: a model needs at least 1", key);
+  };
+  positive("vocab_size", vocab_size), positive("d_model", d_model), positive("n_layer", n_layer);
+  positive("n_head", n_head), positive("d_head", d_head), positive("d_ff", d_ff);
+  if (d_model % 2) fail_usage("d_model is {}: the position encoding needs an even width", d_model);
+  if (n_layer > 65535) fail_usage("n_layer is {}: at most 65535 layers can be told apart", n_layer);
+  if (same_length && mem_len == 0)
+    fail_usage("same_length with mem_len 0 leaves no visible key: set mem_len to the number of keys that a query sees");
+  if (!(norm_eps > 0)) fail_usage("norm_eps is {}: it must be positive", norm_eps);
+}
+
+int64_t ModelConfig::matrix_parameters() const {
+  return vocab_size * d_model + n_layer * (5 * n_head * d_head * d_model + 2 * d_model * d_ff);
+}
+
+int64_t ModelConfig::parameters() const {
+  int64_t heads = n_head * d_head;
+  int64_t layer = 2 * heads + 4 * d_model + d_ff + d_model + (segments ? 3 * heads : 0);
+  return matrix_parameters() + n_layer * layer + (final_norm ? 2 * d_model : 0) + (output_bias ? vocab_size : 0);
+}
+
+double training_flops_per_token(const ModelConfig& c, int64_t lanes, int64_t segment, int64_t memory) {
+  double heads = static_cast<double>(c.n_head) * c.d_head, width = static_cast<double>(c.d_model);
+  double dense = static_cast<double>(c.vocab_size) * width + c.n_layer * (4 * heads * width + 2 * width * c.d_ff);
+  double positions = c.n_layer * heads * width * (segment + memory) / (static_cast<double>(lanes) * segment);
+  double pairs = 0;  // visible keys of all queries of a segment
+  for (int64_t i = 0; i < segment; ++i)
+    pairs += static_cast<double>(c.same_length ? std::min(memory + i + 1, c.mem_len) : memory + i + 1);
+  return 6 * (dense + positions) + 18 * heads * c.n_layer * pairs / static_cast<double>(segment);
+}
+
+}  // namespace longhand

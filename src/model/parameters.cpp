@@ -1,0 +1,187 @@
+#include "longhand/parameters.h"
+
+#include <cmath>
+#include <numbers>
+
+#include "longhand/random.h"
+#include "longhand/threads.h"
+
+namespace longhand {
+namespace {
+
+/// Calls on(name, shape, matrix, place) for every parameter in file order; `place` picks its tensor in a ParameterSet.
+template <class Visitor>
+void visit_parameters(const ModelConfig& c, Visitor&& on) {
+  int64_t width = c.d_model, heads = c.n_head * c.d_head;
+  using Set = ParameterSet;
+  on("embedding.weight", Shape{c.vocab_size, width}, true, [](Set& s) -> Tensor& { return s.embedding; });
+  for (int64_t l = 0; l < c.n_layer; ++l) {
+    auto layer = [&](const char* name, Shape shape, bool matrix, auto member) {
+      on(fmt::format("layers.{}.{}", l, name), shape, matrix,
+         [l, member](Set& s) -> Tensor& { return member(s.layers[l]); });
+    };
+    using L = LayerTensors;
+    layer("attention.norm.weight", {width}, false, [](L& t) -> Tensor& { return t.attention_norm.gain; });
+    layer("attention.norm.bias", {width}, false, [](L& t) -> Tensor& { return t.attention_norm.bias; });
+    layer("attention.qkv.weight", {3 * heads, width}, true, [](L& t) -> Tensor& { return t.qkv; });
+    layer("attention.position.weight", {heads, width}, true, [](L& t) -> Tensor& { return t.position; });
+    layer("attention.output.weight", {width, heads}, true, [](L& t) -> Tensor& { return t.output; });
+    layer("attention.content_bias", {c.n_head, c.d_head}, false, [](L& t) -> Tensor& { return t.content_bias; });
+    layer("attention.position_bias", {c.n_head, c.d_head}, false, [](L& t) -> Tensor& { return t.position_bias; });
+    if (c.segments) {
+      layer("attention.segment_bias", {c.n_head, c.d_head}, false, [](L& t) -> Tensor& { return t.segment_bias; });
+      layer("attention.segment_embedding", {2, c.n_head, c.d_head}, false,
+            [](L& t) -> Tensor& { return t.segment_embedding; });
+    }
+    layer("feedforward.norm.weight", {width}, false, [](L& t) -> Tensor& { return t.feedforward_norm.gain; });
+    layer("feedforward.norm.bias", {width}, false, [](L& t) -> Tensor& { return t.feedforward_norm.bias; });
+    layer("feedforward.up.weight", {c.d_ff, width}, true, [](L& t) -> Tensor& { return t.up; });
+    layer("feedforward.up.bias", {c.d_ff}, false, [](L& t) -> Tensor& { return t.up_bias; });
+    layer("feedforward.down.weight", {width, c.d_ff}, true, [](L& t) -> Tensor& { return t.down; });
+    layer("feedforward.down.bias", {width}, false, [](L& t) -> Tensor& { return t.down_bias; });
+  }
+  if (c.final_norm) {
+    on("norm.weight", Shape{width}, false, [](Set& s) -> Tensor& { return s.final_norm.gain; });
+    on("norm.bias", Shape{width}, false, [](Set& s) -> Tensor& { return s.final_norm.bias; });
+  }
+  if (c.output_bias) on("output.bias", Shape{c.vocab_size}, false, [](Set& s) -> Tensor& { return s.output_bias; });
+}
+
+bool ends_with(const std::string& name, std::string_view end) {
+  return name.size() >= end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0;
+}
+
+/// Two normal numbers from two words (Box & Muller 1958).
+void normal_pair(uint32_t a, uint32_t b, float out[2]) {
+  double radius = std::sqrt(-2 * std::log(static_cast<double>(uniform_positive(a))));
+  double angle = 2 * std::numbers::pi * uniform(b);
+  out[0] = static_cast<float>(radius * std::cos(angle)), out[1] = static_cast<float>(radius * std::sin(angle));
+}
+
+void fill_normal(std::vector<float>& values, float mean, float deviation, RandomStream stream, ThreadPool& pool) {
+  constexpr int64_t chunk = 1 << 14;
+  int64_t count = static_cast<int64_t>(values.size());
+  pool.parallel_for((count + chunk - 1) / chunk, [&](int64_t index, int) {
+    for (int64_t e = index * chunk; e < std::min(count, (index + 1) * chunk); e += 4) {
+      PhiloxBlock block = stream.block(static_cast<uint64_t>(e) / 4);
+      float normal[4];
+      normal_pair(block.word[0], block.word[1], normal), normal_pair(block.word[2], block.word[3], normal + 2);
+      for (int64_t i = 0; i < 4 && e + i < count; ++i) values[e + i] = mean + deviation * normal[i];
+    }
+  });
+}
+
+void upload_values(Device& device, const Tensor& to, const std::vector<float>& values) {
+  if (to.type() == Dtype::fp32) return device.upload(to, values.data());
+  if (to.type() != Dtype::bf16) fail("parameters are fp32 or bf16, not {}", dtype_name(to.type()));
+  std::vector<bf16> rounded(values.size());
+  for (size_t i = 0; i < values.size(); ++i) rounded[i] = bf16(values[i]);
+  device.upload(to, rounded.data());
+}
+
+}  // namespace
+
+std::vector<ParameterInfo> parameter_list(const ModelConfig& config) {
+  std::vector<ParameterInfo> list;
+  visit_parameters(config, [&](const std::string& name, const Shape& shape, bool matrix, auto&&) {
+    list.push_back({name, shape, matrix});
+  });
+  return list;
+}
+
+ParameterSet::ParameterSet(std::string arena_name, const ModelConfig& config, Dtype type)
+    : layers(config.n_layer),
+      config_(config),
+      type_(type),
+      arena_(std::move(arena_name)),
+      list_(parameter_list(config)) {
+  lay_out();
+}
+
+void ParameterSet::lay_out() {
+  tensors_.clear();
+  visit_parameters(config_, [&](const std::string&, const Shape& shape, bool, auto place) {
+    tensors_.push_back(arena_.take(type_, shape));
+    place(*this) = tensors_.back();
+  });
+}
+
+void ParameterSet::commit(Device& device) {
+  arena_.commit(device);
+  lay_out();
+}
+
+const Tensor& ParameterSet::tensor(const std::string& name) const {
+  for (size_t i = 0; i < list_.size(); ++i)
+    if (list_[i].name == name) return tensors_[i];
+  fail("the model has no parameter {}", name);
+}
+
+void initialize(Device& device, const ParameterSet& weights, uint64_t seed) {
+  ThreadPool pool(device.threads());
+  for (size_t i = 0; i < weights.list().size(); ++i) {
+    const ParameterInfo& info = weights.list()[i];
+    std::vector<float> values(info.shape.elements(), 0.0f);
+    bool norm = info.name.find("norm.") != std::string::npos;
+    bool zero = ends_with(info.name, ".bias");
+    if (!zero) {
+      RandomStream stream{.seed = seed, .step = i, .use = RandomUse::initialization};
+      fill_normal(values, norm ? 1.0f : 0.0f, 0.02f, stream, pool);
+    }
+    upload_values(device, weights.tensors()[i], values);
+  }
+}
+
+void load_parameters(Device& device, const ParameterSet& weights, const SafetensorsFile& file,
+                     const std::string& prefix) {
+  for (size_t i = 0; i < weights.list().size(); ++i) {
+    const ParameterInfo& info = weights.list()[i];
+    const Tensor& to = weights.tensors()[i];
+    ConstTensor from = file.tensor(prefix + info.name);
+    if (from.shape() != info.shape)
+      fail("{}: tensor {} is {}, the model's configuration needs {}", file.path(), prefix + info.name,
+           from.shape().text(), info.shape.text());
+    if (from.type() == to.type()) {
+      device.upload(to, from.data());
+      continue;
+    }
+    std::vector<float> values(from.elements());
+    if (from.type() == Dtype::fp32)
+      std::memcpy(values.data(), from.data(), from.bytes());
+    else if (from.type() == Dtype::bf16)
+      for (size_t e = 0; e < values.size(); ++e) values[e] = from.as<bf16>()[e];
+    else
+      fail("{}: tensor {} is {}: weights here are fp32 or bf16", file.path(), prefix + info.name,
+           dtype_name(from.type()));
+    upload_values(device, to, values);
+  }
+}
+
+std::vector<NamedTensor> host_tensors(Device& device, const ParameterSet& set, const std::string& prefix,
+                                      std::vector<std::vector<char>>& storage) {
+  std::vector<NamedTensor> named;
+  bool host = device.name() == "cpu";
+  for (size_t i = 0; i < set.list().size(); ++i) {
+    ConstTensor tensor = set.tensors()[i];
+    if (!host) {
+      storage.emplace_back(tensor.bytes());
+      device.download(storage.back().data(), tensor);
+      tensor = ConstTensor(storage.back().data(), tensor.type(), tensor.shape());
+    }
+    named.push_back({prefix + set.list()[i].name, tensor});
+  }
+  return named;
+}
+
+ModelConfig read_config(const SafetensorsFile& file) {
+  auto entry = file.metadata().find("longhand.config");
+  if (entry == file.metadata().end())
+    fail(
+        "{}: no model configuration in its metadata (longhand.config): is it a Longhand weights file? `longhand "
+        "import` "
+        "reads those of others",
+        file.path());
+  return parse_config(entry->second, file.path());
+}
+
+}  // namespace longhand
