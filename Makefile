@@ -7,7 +7,8 @@ BUILD    ?= build
 OPTIMIZE ?= -O3 -g
 SANITIZE ?=
 CXXFLAGS ?=
-FLAGS := -std=c++20 -Iinclude -I. -Wall -Wextra -DFMT_HEADER_ONLY -pthread -ffp-contract=off -MMD -MP \
+# Operations are filled with designated initialisers that leave out what is not wanted: no warning for those.
+FLAGS := -std=c++20 -Iinclude -I. -Wall -Wextra -Wno-missing-field-initializers -DFMT_HEADER_ONLY -pthread -ffp-contract=off -MMD -MP \
          $(OPTIMIZE) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer) $(CXXFLAGS)
 LINK  := -pthread $(if $(SANITIZE),-fsanitize=$(SANITIZE))
 

@@ -7,6 +7,9 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "longhand/arena.h"
@@ -21,7 +24,7 @@ struct PassShape {
   int64_t memory = 0;       // memory rows at most; 0 = none is kept
   bool training = true;     // keep what the backward pass needs
   bool recompute = false;   // keep only each layer's input and run the layer again in the backward pass
-  int64_t loss_rows = 256;  // rows of logits held at a time
+  int64_t loss_rows = 512;  // rows of logits held at a time
 };
 
 struct DropoutRates {
@@ -69,11 +72,13 @@ class Pass {
   void logits(const Tensor& out, const ConstTensor& hidden);
 
   int64_t memory_length() const;
+  /// Where the first memory row stands in its stream (block top-k aligns its pages to it).
+  int64_t first_position() const;
   void reset_memory();
   /// Memory of layer l, [memory_length, B, D]; a checkpoint saves and restores it.
   Tensor memory(int64_t layer) const;
   Tensor memory_segment_ids() const;  // [memory, B] u8
-  void set_memory_length(int64_t rows);
+  void set_memory(int64_t rows, int64_t first_position);
 
  private:
   struct State;

@@ -1,0 +1,162 @@
+// A pass's arenas and its public face.
+#include <algorithm>
+
+#include "src/model/pass_state.h"
+
+namespace longhand {
+
+Pass::State::State(const ModelConfig& model, const PassShape& pass_shape, Dtype pass_type)
+    : config(model), shape(pass_shape), type(pass_type) {
+  config.check();
+  if (shape.lanes < 1 || shape.segment < 1 || shape.memory < 0)
+    fail_usage("a pass over {} lanes of {} tokens with {} of memory", shape.lanes, shape.segment, shape.memory);
+  shape.loss_rows = std::min(shape.loss_rows, shape.lanes * shape.segment);
+  lay_out();
+}
+
+void Pass::State::lay_out() {
+  int64_t lanes = shape.lanes, tokens_max = shape.segment, keys_max = shape.segment + shape.memory;
+  int64_t width = config.d_model, heads = config.n_head * config.d_head;
+  Arena& arena = activation_arena;
+
+  // Without a backward pass two layers' contexts alternate; with recomputation one is kept for each layer. In both
+  // cases all layers share the rest.
+  bool shared = shape.recompute || !shape.training;
+  int64_t kept = shape.training ? config.n_layer + 1 : 2;
+  layers.assign(kept, {});
+  for (int64_t l = 0; l < kept; ++l) {
+    LayerActivations& a = layers[l];
+    if (l > 0 && shared) a = layers[0];
+    a.context = arena.take(type, {keys_max, lanes, width});
+    if (l > 0 && (shared || l == config.n_layer)) continue;
+    if (pre()) {
+      a.normed = arena.take(type, {keys_max, lanes, width});
+      a.mean = arena.take(Dtype::fp32, {keys_max, lanes}), a.rstd = arena.take(Dtype::fp32, {keys_max, lanes});
+    }
+    a.q = arena.take(type, {tokens_max, lanes, heads});
+    a.kv = arena.take(type, {keys_max, lanes, 2 * heads});
+    a.r = arena.take(type, {distances(keys_max), heads});
+    a.attended = arena.take(type, {tokens_max, lanes, heads});
+    a.lse = arena.take(Dtype::fp32, {lanes, config.n_head, tokens_max});
+    if (config.topk > 0) {
+      bool block = config.topk_mode == TopkMode::block;
+      int64_t rows = block ? (tokens_max + 63) / 64 : tokens_max;
+      int64_t bits = block ? (keys_max + 126) / 64 : keys_max;
+      a.selected = arena.take(Dtype::u64, {lanes, config.n_head, rows, (bits + 63) / 64});
+    }
+    a.middle_sum = arena.take(type, {tokens_max, lanes, width});
+    a.middle = arena.take(type, {tokens_max, lanes, width});
+    a.middle_mean = arena.take(Dtype::fp32, {tokens_max, lanes});
+    a.middle_rstd = arena.take(Dtype::fp32, {tokens_max, lanes});
+    a.up = arena.take(type, {tokens_max, lanes, config.d_ff});
+    a.activated = arena.take(type, {tokens_max, lanes, config.d_ff});
+    if (!pre()) {
+      a.sum = arena.take(type, {tokens_max, lanes, width});
+      a.sum_mean = arena.take(Dtype::fp32, {tokens_max, lanes});
+      a.sum_rstd = arena.take(Dtype::fp32, {tokens_max, lanes});
+    }
+  }
+  // The top has no attention of its own, but pre-norm's final normalisation has statistics.
+  if (pre() && shape.training) {
+    LayerActivations& top = layers[config.n_layer];
+    top.mean = arena.take(Dtype::fp32, {keys_max, lanes}), top.rstd = arena.take(Dtype::fp32, {keys_max, lanes});
+  }
+  hidden = arena.take(type, {tokens_max, lanes, width});
+  losses = arena.take(Dtype::fp32, {tokens_max, lanes});
+  encoding = arena.take(type, {distances(keys_max), width});
+  tokens = arena.take(Dtype::i32, {tokens_max, lanes});
+  targets = arena.take(Dtype::i32, {tokens_max, lanes});
+  target_weights = arena.take(Dtype::fp32, {tokens_max, lanes});
+  document_start = arena.take(Dtype::i32, {tokens_max, lanes});
+  if (config.segments) segment_ids = arena.take(Dtype::u8, {keys_max, lanes});
+
+  memories.clear();
+  if (shape.memory > 0) {
+    for (int64_t l = 0; l < config.n_layer; ++l)
+      memories.push_back(memory_arena.take(type, {shape.memory, lanes, width}));
+    if (config.segments) memory_ids = memory_arena.take(Dtype::u8, {shape.memory, lanes});
+  }
+  lay_out_scratch();
+}
+
+void Pass::State::lay_out_scratch() {
+  int64_t lanes = shape.lanes, tokens_max = shape.segment, keys_max = shape.segment + shape.memory;
+  int64_t width = config.d_model, heads = config.n_head * config.d_head;
+  Arena& arena = scratch_arena;
+  if (shape.training) {
+    d_hidden = arena.take(type, {tokens_max, lanes, width});
+    stream = arena.take(type, {tokens_max, lanes, width});
+    branch = arena.take(type, {tokens_max, lanes, width});
+  }
+  int64_t start = arena.mark();
+  output = arena.take(type, {tokens_max, lanes, width});
+  arena.rewind(start);
+  logits = arena.take(shape.training ? type : Dtype::fp32, {shape.loss_rows, config.vocab_size});
+  if (!shape.training) return;
+  arena.rewind(start);
+  d_middle = arena.take(type, {tokens_max, lanes, width});
+  d_up = arena.take(type, {tokens_max, lanes, config.d_ff});
+  arena.rewind(start);
+  d_attended = arena.take(type, {tokens_max, lanes, heads});
+  d_q = arena.take(type, {tokens_max, lanes, heads});
+  d_kv = arena.take(type, {keys_max, lanes, 2 * heads});
+  d_r = arena.take(type, {distances(keys_max), heads});
+  d_context = arena.take(type, {keys_max, lanes, width});
+}
+
+void Pass::State::commit() {
+  for (Arena* arena : {&activation_arena, &memory_arena, &scratch_arena}) arena->commit(*device);
+  lay_out();
+  device->position_encoding({.out = encoding});
+}
+
+Pass::Pass(Device& device, const ModelConfig& config, const ParameterSet& weights, const ParameterSet* gradients,
+           const PassShape& shape, Dtype type)
+    : state_(std::make_shared<State>(config, shape, type)) {
+  if (shape.training && !gradients) fail("a training pass needs a place for its gradients");
+  state_->device = &device, state_->weights = &weights, state_->gradients = gradients;
+  state_->commit();
+}
+
+std::vector<std::pair<std::string, int64_t>> Pass::plan(const ModelConfig& config, const PassShape& shape, Dtype type) {
+  State state(config, shape, type);
+  return {{"activations", state.activation_arena.bytes()},
+          {"memory", state.memory_arena.bytes()},
+          {"scratch", state.scratch_arena.bytes()}};
+}
+
+double Pass::forward(const Batch& batch, const LossOptions& loss, const DropoutRates& dropout, uint64_t seed,
+                     uint64_t step) {
+  state_->rates = dropout, state_->seed = seed, state_->step = step;
+  return state_->forward(batch, loss);
+}
+
+void Pass::backward() {
+  if (!state_->shape.training) fail("this pass keeps nothing for a backward pass");
+  state_->backward();
+}
+
+ConstTensor Pass::hidden() const { return state_->hidden.rows(0, state_->segment); }
+ConstTensor Pass::losses() const { return state_->losses.rows(0, state_->segment); }
+
+void Pass::logits(const Tensor& out, const ConstTensor& rows) {
+  const ParameterSet& w = *state_->weights;
+  state_->device->matmul({.out = out, .a = rows, .b = w.embedding, .bias = w.output_bias});
+}
+
+int64_t Pass::memory_length() const { return state_->next_memory_length; }
+int64_t Pass::first_position() const { return state_->next_first_position; }
+void Pass::reset_memory() { set_memory(0, 0); }
+Tensor Pass::memory(int64_t layer) const {
+  return state_->memories.empty() ? Tensor() : state_->memories[layer].rows(0, state_->next_memory_length);
+}
+Tensor Pass::memory_segment_ids() const {
+  return state_->memory_ids.empty() ? Tensor() : state_->memory_ids.rows(0, state_->next_memory_length);
+}
+void Pass::set_memory(int64_t rows, int64_t first_position) {
+  if (rows < 0 || rows > state_->shape.memory)
+    fail("a memory of {} rows in a pass that holds {}", rows, state_->shape.memory);
+  state_->next_memory_length = rows, state_->next_first_position = first_position;
+}
+
+}  // namespace longhand

@@ -1,0 +1,107 @@
+// What a Pass holds: the tensors of every layer, laid out in arenas before the first step.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "longhand/model.h"
+
+namespace longhand {
+
+/// Everything of one layer that its backward pass reads. K = memory + segment at most; views of the current size are
+/// cut from the front, which is contiguous because activations are position-major.
+struct LayerActivations {
+  Tensor context;        // [K, B, D]: memory rows, then the layer's input
+  Tensor normed;         // [K, B, D]: its layer normalisation (pre-norm; post-norm attends to the context itself)
+  Tensor mean, rstd;     // [K, B] fp32 (pre-norm)
+  Tensor q, kv;          // [T, B, H dh], [K, B, 2 H dh]
+  Tensor r;              // [distances, H dh]
+  Tensor attended;       // [T, B, H dh]
+  Tensor lse, selected;  // see AttentionForward
+  Tensor middle_sum;     // [T, B, D]: input plus attention output
+  Tensor middle;         // [T, B, D]: its normalisation, what the feed-forward part reads
+  Tensor middle_mean, middle_rstd;  // [T, B] fp32
+  Tensor up, activated;             // [T, B, F]: before and after the activation
+  Tensor sum;                       // [T, B, D]: plus the feed-forward output (post-norm; pre-norm: the next context)
+  Tensor sum_mean, sum_rstd;        // [T, B] fp32 (post-norm)
+};
+
+/// The place where a layer's output joins the stream: sum = dropout(x) + residual, out = LN(sum). Pre-norm: the norm is
+/// that of the next layer's attention, or the final one; post-norm: the layer's own.
+struct Joint {
+  Tensor sum, out, mean, rstd;
+  NormTensors norm, d_norm;
+};
+
+struct Pass::State {
+  State(const ModelConfig& config, const PassShape& shape, Dtype type);
+
+  void lay_out();
+  void lay_out_scratch();
+  void commit();
+
+  // Forward, in src/model/forward.cpp.
+  double forward(const Batch& batch, const LossOptions& options);
+  void upload(const Batch& batch);
+  void layer_forward(int64_t layer, bool again);
+  void join_forward(int64_t layer, const ConstTensor& x, const ConstTensor& residual);
+  void roll_memory(int64_t layer);
+  Tensor lse(const LayerActivations& a) const;
+  Tensor selected(const LayerActivations& a) const;
+  double output_layer(const LossOptions& options);
+
+  // Backward, in src/model/backward.cpp.
+  void backward();
+  void join_backward(int64_t layer, const ConstTensor& d_out);
+  void feedforward_backward(int64_t layer);
+  void attention_backward(int64_t layer);
+
+  LayerActivations& activations(int64_t layer) { return layers[shape.training ? layer : layer % 2]; }
+  Joint joint(int64_t layer);  // after `layer`; -1: after the embedding
+  float embedding_scale() const {
+    return config.scale_embedding ? std::sqrt(static_cast<float>(config.d_model)) : 1.0f;
+  }
+  bool pre() const { return config.norm == NormPlacement::pre; }
+  int64_t keys() const { return memory_length + segment; }
+  int64_t distances(int64_t keys) const { return config.clamp_len ? std::min(keys, config.clamp_len + 1) : keys; }
+  AttentionMask mask() const;
+  AttentionSegments segments(int64_t layer) const;
+  Dropout dropout(float rate, RandomUse use, int64_t layer) const {
+    return {rate, {seed, step, use, static_cast<uint32_t>(layer)}};
+  }
+
+  Device* device = nullptr;
+  ModelConfig config;
+  PassShape shape;
+  Dtype type;
+  const ParameterSet* weights = nullptr;
+  const ParameterSet* gradients = nullptr;
+
+  Arena activation_arena{"activations"}, memory_arena{"memory"}, scratch_arena{"scratch"};
+  std::vector<LayerActivations> layers;
+  std::vector<Tensor> memories;                                         // [memory, B, D] a layer
+  Tensor memory_ids;                                                    // [memory, B] u8
+  Tensor encoding;                                                      // [distances, D]
+  Tensor tokens, targets, target_weights, document_start, segment_ids;  // of the batch; segment_ids [K, B]
+  Tensor hidden, losses;                                                // [T, B, D], [T, B] fp32
+  Tensor d_hidden, stream, branch;  // [T, B, D] gradients: of `hidden`, of the residual stream, of what joins it
+  // Scratch: each group is used at another time and lies over the others.
+  Tensor output;                                 // [T, B, D]: attention or feed-forward output before it joins
+  Tensor logits;                                 // [loss_rows, V]
+  Tensor d_middle, d_up;                         // [T, B, D], [T, B, F]
+  Tensor d_attended, d_q, d_kv, d_r, d_context;  // like their namesakes
+
+  // The current step.
+  int64_t segment = 0, memory_length = 0;
+  int64_t first_position = 0;                               // of the first memory row in its stream
+  int64_t next_memory_length = 0, next_first_position = 0;  // what the next step will meet
+  bool has_weights = false, has_documents = false;
+  DropoutRates rates;
+  uint64_t seed = 0, step = 0;
+};
+
+/// [T, B, D] as the matrix [T B, D].
+inline Tensor matrix(const Tensor& t) { return t.reshape({t.size(0) * t.size(1), t.size(2)}); }
+
+}  // namespace longhand
