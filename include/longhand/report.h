@@ -1,0 +1,30 @@
+// One training run as one HTML page that needs no network: its curves, its validation table, its configuration.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace longhand {
+
+/// A line chart as SVG text, 720 x 280, that stands alone in a page with the classes of report_page's style sheet.
+struct Chart {
+  struct Series {
+    std::string name;
+    std::vector<std::pair<double, double>> points;  // x ascending; a y that is not finite breaks the line
+    bool strong = true;  // false: a thin line behind the others (raw values, single languages)
+  };
+  std::string title, x_label, y_label;
+  std::vector<Series> series;
+  bool logarithmic = false;                           // the y axis
+  std::vector<std::pair<double, std::string>> marks;  // vertical lines with a note: skipped steps, stops
+
+  std::string svg() const;
+};
+
+/// The page of a run from the text of its log.jsonl. `name` is its heading. Fails, with the line's number, on a line
+/// that is no JSON object of a known type; the last line may be cut short (a run that was killed).
+std::string report_page(std::string_view log, std::string_view name);
+
+}  // namespace longhand
