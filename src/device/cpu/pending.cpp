@@ -2,7 +2,6 @@
 #include "src/device/cpu/cpu_device.h"
 
 namespace longhand::cpu {
-void CpuDevice::matmul(const Matmul&) { fail("pending"); }
 void CpuDevice::activation_backward(const ActivationBackward&) { fail("pending"); }
 void CpuDevice::bias_backward(const BiasBackward&) { fail("pending"); }
 void CpuDevice::embedding_forward(const EmbeddingForward&) { fail("pending"); }

@@ -1,0 +1,218 @@
+// Panels and tiles of the matrix product.
+//
+// A panel holds, for every step along k, the words of its rows side by side: word (p, r) at p * width + r. A tile is
+// R rows by two vectors of columns, its sums in registers: a step reads two vectors of b and broadcasts R words of a.
+#include "src/device/cpu/kernels/matmul.h"
+
+#include "src/device/cpu/kernels/matmul_epilogue.h"
+#include "src/device/cpu/kernels/simd.h"
+
+namespace longhand::cpu {
+inline namespace LONGHAND_ISA {
+namespace {
+
+// A panel of a is never wider than one vector (pack relies on it); the sums leave registers for one step's operands.
+#if defined(__AVX512F__)
+constexpr int tile_rows = 14;
+#elif defined(__AVX2__)
+constexpr int tile_rows = 6;
+#else
+constexpr int tile_rows = 4;
+#endif
+
+// One round of the transpose by butterflies: exchanges the bit `step` of the row with that of the lane.
+template <int step>
+LONGHAND_INLINE void exchange(uvec (&x)[lanes]) {
+  uvec low, high;
+  for (int i = 0; i < lanes; ++i) {
+    low[i] = i & step ? lanes + i - step : i;
+    high[i] = i & step ? lanes + i : i + step;
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes; ++i) {
+    if (i & step) continue;
+    uvec a = x[i], b = x[i + step];
+    x[i] = __builtin_shuffle(a, b, low);
+    x[i + step] = __builtin_shuffle(a, b, high);
+  }
+}
+
+LONGHAND_INLINE void transpose(uvec (&x)[lanes]) {
+  exchange<1>(x);
+  exchange<2>(x);
+  if constexpr (lanes > 4) exchange<4>(x);
+  if constexpr (lanes > 8) exchange<8>(x);
+}
+
+struct Pair {
+  half low, high;
+};
+LONGHAND_INLINE uvec words(const float* p) { return (uvec)load(p); }
+LONGHAND_INLINE uvec words(const half* p) { return (uvec)load(p); }
+LONGHAND_INLINE uvec words(const Pair* p) { return *reinterpret_cast<const uvec_unaligned*>(p); }
+LONGHAND_INLINE uint32_t word(const float* p) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, p, 4);
+  return bits;
+}
+LONGHAND_INLINE uint32_t word(const half* p) { return static_cast<uint32_t>(p->bits) << 16; }
+LONGHAND_INLINE uint32_t word(const Pair* p) { return p->low.bits | static_cast<uint32_t>(p->high.bits) << 16; }
+
+/// The first n words; the others are 0.
+template <class T>
+LONGHAND_INLINE uvec words_part(const T* p, int64_t n) {
+  uint32_t part[lanes] = {};
+  for (int64_t i = 0; i < n; ++i) part[i] = word(p + i);
+  return *reinterpret_cast<const uvec_unaligned*>(part);
+}
+
+// Where a vector of rows hangs over the panel's width it writes into the next step, which is written after it; panels
+// have room for that behind their last step.
+template <class T>
+void pack_rows(uint32_t* to, const MatmulStrip& s, const T* from, int64_t stride, int64_t steps) {
+  for (int64_t p = 0; p < steps; p += lanes) {
+    int64_t here = steps - p < lanes ? steps - p : lanes;
+    for (int r0 = 0; r0 < s.width; r0 += lanes) {
+      uvec x[lanes];
+#pragma GCC unroll 16
+      for (int r = 0; r < lanes; ++r) {
+        const T* row = reinterpret_cast<const T*>(reinterpret_cast<const char*>(from) + (r0 + r) * stride) + p;
+        x[r] = r0 + r >= s.rows ? uvec{} : here == lanes ? words(row) : words_part(row, here);
+      }
+      transpose(x);
+      uint32_t* at = to + p * s.width + r0;
+#pragma GCC unroll 16
+      for (int i = 0; i < lanes; ++i) {
+        if (i < here) *reinterpret_cast<uvec_unaligned*>(at) = x[i];
+        at += s.width;
+      }
+    }
+  }
+}
+
+LONGHAND_INLINE uvec two_rows(const half* low, const half* high) {
+  hvec a = *reinterpret_cast<const hvec_unaligned*>(low), b = *reinterpret_cast<const hvec_unaligned*>(high);
+  return __builtin_convertvector(a, uvec) | __builtin_convertvector(b, uvec) << 16;
+}
+
+void pack_columns(uint32_t* to, const MatmulStrip& s, int64_t first, const half* from, bool pairs) {
+  const half zero[lanes] = {};
+  int64_t p = 0;
+  for (int64_t step = 0; p < s.k; ++step) {
+    const half* low = from + p * s.stride;
+    ++p;
+    bool odd_end = pairs && p == s.k;
+    const half* high = low + s.stride;
+    if (pairs) ++p;
+    for (int r0 = 0; r0 < s.width; r0 += lanes) {
+      uvec x{};
+      if (r0 + lanes <= first) {
+        x = pairs ? two_rows(low + r0, odd_end ? zero : high + r0) : words(low + r0);
+      } else if (r0 < s.rows) {
+        uint32_t part[lanes] = {};
+        for (int r = r0; r < s.rows && r < r0 + lanes; ++r)
+          part[r - r0] = pairs ? low[r].bits | static_cast<uint32_t>(odd_end ? 0 : high[r].bits) << 16 : word(low + r);
+        x = *reinterpret_cast<const uvec_unaligned*>(part);
+      }
+      *reinterpret_cast<uvec_unaligned*>(to + step * s.width + r0) = x;
+    }
+  }
+}
+
+void pack_columns(uint32_t* to, const MatmulStrip& s, int64_t first, const float* from) {
+  for (int64_t p = 0; p < s.k; ++p, from += s.stride)
+    for (int r0 = 0; r0 < s.width; r0 += lanes) {
+      uvec x{};
+      if (r0 + lanes <= first)
+        x = words(from + r0);
+      else if (r0 < s.rows)
+        x = words_part(from + r0, s.rows - r0 < lanes ? s.rows - r0 : lanes);
+      *reinterpret_cast<uvec_unaligned*>(to + p * s.width + r0) = x;
+    }
+}
+
+void pack(uint32_t* to, const MatmulStrip& s) {
+  if (s.k_major) {
+    // A narrow panel may take neighbours of its rows along: they are overwritten.
+    int64_t whole = s.width < lanes ? s.readable : s.rows;
+    if (s.words == MatmulWords::fp32)
+      pack_columns(to, s, whole, static_cast<const float*>(s.from));
+    else
+      pack_columns(to, s, whole, static_cast<const half*>(s.from), s.words == MatmulWords::bf16_pairs);
+  } else if (s.words == MatmulWords::fp32) {
+    pack_rows(to, s, static_cast<const float*>(s.from), s.stride * 4, s.k);
+  } else if (s.words == MatmulWords::bf16) {
+    pack_rows(to, s, static_cast<const half*>(s.from), s.stride * 2, s.k);
+  } else {
+    pack_rows(to, s, static_cast<const Pair*>(s.from), s.stride * 2, s.k / 2);
+    if (s.k % 2 == 0) return;
+    for (int r = 0; r < s.width; ++r)
+      to[s.k / 2 * s.width + r] = r < s.rows ? static_cast<const half*>(s.from)[r * s.stride + s.k - 1].bits : 0;
+  }
+}
+
+template <bool pairs>
+LONGHAND_INLINE vec step(vec sum, vec b, vec a) {
+#if defined(__AVX512F__)
+  if constexpr (pairs) {
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(b), "v"(a));
+    return sum;
+  }
+#endif
+  return sum + b * a;
+}
+
+template <int R, int V, bool pairs>
+void tile(const uint32_t* a_words, const uint32_t* b_words, int64_t steps, float* sums) {
+  const float* a = reinterpret_cast<const float*>(a_words);
+  const float* b = reinterpret_cast<const float*>(b_words);
+  vec c[R][V] = {};
+  for (int64_t p = 0; p < steps; ++p, a += R, b += tile_columns) {
+    vec right[V];
+    for (int v = 0; v < V; ++v) right[v] = load(b + v * lanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      vec left = splat(a[r]);
+      for (int v = 0; v < V; ++v) c[r][v] = step<pairs>(c[r][v], right[v], left);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < V; ++v) store(sums + r * tile_columns + v * lanes, c[r][v]);
+}
+
+using Tile = void (*)(const uint32_t*, const uint32_t*, int64_t, float*);
+template <bool pairs, int R = tile_rows>
+LONGHAND_INLINE Tile tile_for(int rows, int vectors) {
+  if constexpr (R == 1) {
+    return vectors == 1 ? tile<1, 1, pairs> : tile<1, 2, pairs>;
+  } else {
+    if (rows < R) return tile_for<pairs, R - 1>(rows, vectors);
+    return vectors == 1 ? tile<R, 1, pairs> : tile<R, 2, pairs>;
+  }
+}
+
+void multiply(const MatmulBlock& block, const MatmulOutput& output) {
+  alignas(64) float sums[tile_rows * tile_columns];
+  for (int64_t i = block.first_panel; i < block.last_panel; ++i) {
+    int64_t begin = i * block.rows / block.panels, end = (i + 1) * block.rows / block.panels;
+    int rows = static_cast<int>(end - begin);
+    const uint32_t* b = block.b;
+    for (int64_t column = block.first_column; column < block.last_column; column += tile_columns) {
+      int64_t rest = block.last_column - column;
+      int columns = static_cast<int>(rest < tile_columns ? rest : tile_columns);
+      int vectors = columns > lanes ? 2 : 1;
+      Tile run = block.pairs ? tile_for<true>(rows, vectors) : tile_for<false>(rows, vectors);
+      run(block.a + i * block.a_stride, b, block.steps, sums);
+      finish_tile(output, sums, block.first_row + begin, rows, column, columns);
+      b += block.b_stride;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace LONGHAND_ISA
+
+LONGHAND_DEFINE_KERNELS(MatmulKernels, matmul_kernels) = {tile_rows, tile_columns, lanes == 16, pack, multiply};
+
+}  // namespace longhand::cpu

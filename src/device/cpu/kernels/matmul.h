@@ -1,0 +1,59 @@
+// Interface of the matrix product's kernels; the product is described in src/device/cpu/matmul.cpp.
+#pragma once
+
+#include <cstdint>
+
+#include "src/device/cpu/kernels/isa.h"
+
+namespace longhand::cpu {
+
+/// How the elements of an operand become the 32-bit words of a panel: kept, widened to fp32, or two bf16 of successive
+/// k side by side (for the processor's bf16 dot product).
+enum class MatmulWords : uint8_t { fp32, bf16, bf16_pairs };
+
+/// A strip of an operand. Row r, element p stands at from[r * stride + p], or from[p * stride + r] when the rows run
+/// along the contiguous axis (`k_major`). Strides and `readable` count elements.
+struct MatmulStrip {
+  const void* from;
+  int64_t stride, k;
+  bool k_major;
+  MatmulWords words;
+  int rows;          // that the strip has
+  int width;         // of the panel: rows from `rows` on are zero
+  int64_t readable;  // k_major: elements that may be read from the strip's first row on
+};
+
+/// What happens to the sums of a tile. `partial` holds the sums of the blocks of k before this one.
+struct MatmulOutput {
+  void *out, *pre_activation;
+  const void* bias;
+  float* partial;
+  int64_t out_stride, pre_stride, partial_stride, columns;
+  bool out_bf16, pre_bf16, bias_bf16;
+  bool add_partial, last, accumulate;
+  uint8_t activation;  // as longhand::Activation
+  bool dropout;
+  float scale;
+  uint32_t threshold, counter1, counter2, counter3;
+  uint64_t seed;
+};
+
+/// Panels of rows times panels of columns. Panel i of a has rows [i * rows / panels, (i + 1) * rows / panels) of the
+/// rows counted from first_row, and begins at a + i * a_stride.
+struct MatmulBlock {
+  const uint32_t *a, *b;
+  int64_t a_stride, b_stride, steps;  // words between panels; words along k
+  int64_t first_row, rows, panels, first_panel, last_panel;
+  int64_t first_column, last_column;
+  bool pairs;
+};
+
+struct MatmulKernels {
+  int rows, columns;  // of a tile
+  bool pairs;         // has the bf16 dot product, if the processor does
+  void (*pack)(uint32_t* to, const MatmulStrip&);
+  void (*multiply)(const MatmulBlock&, const MatmulOutput&);
+};
+LONGHAND_DECLARE_KERNELS(MatmulKernels, matmul_kernels);
+
+}  // namespace longhand::cpu
