@@ -18,7 +18,7 @@ REST_DIRS := text data/corpus evaluate cli
 CORE_SRC  := $(wildcard $(CORE_DIRS:%=src/%/*.cpp))
 REST_SRC  := $(filter-out src/cli/main.cpp,$(wildcard $(REST_DIRS:%=src/%/*.cpp)))
 KERNEL_SRC := $(wildcard src/device/cpu/kernels/*.cpp)
-REST_LIBS := -lsentencepiece -lyaml-cpp -licui18n -licuuc -licudata
+REST_LIBS := -lsentencepiece_train -lsentencepiece -lyaml-cpp -licui18n -licuuc -licudata
 
 # Every file of kernels is built once for each instruction set and chosen from at run time.
 ISAS := generic avx2 avx512

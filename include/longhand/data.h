@@ -23,10 +23,14 @@ struct TokenStream {
   int32_t at(int64_t index) const;
 };
 
+/// Ids in decimal, separated by blanks, line breaks or commas. Fails with `name`, byte and line of anything else.
+std::vector<uint32_t> parse_token_ids(std::string_view text, const std::string& name);
+
 /// A token file: a safetensors file with `train.tokens`, `train.documents`, `validation.<name>.tokens`,
 /// `validation.<name>.documents`, optionally `tokenizer.model`, and metadata `longhand.kind` = "tokens", `vocab_size`,
 /// `train.bytes`, `validation.<name>.bytes`. Plain text of ids separated by blanks or commas is read as well: it has no
-/// validation streams and vocab_size 0.
+/// validation streams and vocab_size 0. Opening checks every id against the vocabulary and every document start;
+/// validation streams are ordered by name. Streams point into the file and live as long as it or a copy of it.
 class TokenFile {
  public:
   explicit TokenFile(const std::string& path);
@@ -46,10 +50,13 @@ struct LoaderState {
   int64_t epoch = 0;
 };
 
-/// Lanes: with n = floor((N - 1) / B), lane b is tokens [b n, b n + n]; batch t feeds [t T, (t + 1) T) of each lane and
-/// predicts the token after each. A batch that would pass the lane's end starts again at 0 with empty memory; the rest
-/// is dropped. With `mask_documents` the batch carries document_start, so that no query sees another document: the
-/// start is counted from the first memory row, `memory_length` being the rows of memory that the batch will meet.
+/// Lanes of a stream, which must outlive the loader: with n = floor((N - 1) / B), lane b is tokens [b n, b n + n];
+/// batch t feeds [t T, (t + 1) T) of each lane and predicts the token after each. A batch that would pass the lane's
+/// end starts again at 0 with empty memory; the rest is dropped. With `mask_documents` the batch carries
+/// document_start, so that no query sees another document: the start is counted from the first memory row,
+/// `memory_length` being the rows of memory that the batch will meet; it is 0 when everything is visible. The
+/// end-of-document token belongs to the document that it ends. Fails when the stream is shorter than one batch, or has
+/// no document starts to mask by.
 class LaneLoader {
  public:
   LaneLoader(TokenStream stream, int64_t lanes, int64_t segment, bool mask_documents);
@@ -58,7 +65,7 @@ class LaneLoader {
   /// Whether the next batch starts a lane again.
   bool next_is_fresh() const;
   LoaderState state() const;
-  void restore(const LoaderState& state);
+  void restore(const LoaderState& state);  // fails when it is of a loader with another number of batches an epoch
   int64_t batches_per_epoch() const;
 
  private:

@@ -1,0 +1,90 @@
+#include <algorithm>
+
+#include "longhand/data.h"
+
+namespace longhand {
+
+struct LaneLoader::State {
+  TokenStream stream;
+  int64_t lanes, segment, lane_length, batches;
+  bool mask_documents;
+  LoaderState at;
+  std::vector<int32_t> tokens, targets, document_start;
+
+  int64_t batch() const { return at.step % batches; }
+
+  // Each token sees its document's keys that are in reach: the start of its document, counted from the first memory
+  // row, which is the token `memory` before the batch. Earlier starts are all "everything visible".
+  void fill_document_starts(int64_t lane, int64_t first, int64_t memory) {
+    const int64_t* begin = stream.documents.as<const int64_t>();
+    const int64_t* end = begin + stream.documents.elements();
+    const int64_t* next = std::upper_bound(begin, end, first);  // the first document that starts after the token
+    for (int64_t i = 0; i < segment; ++i) {
+      while (next != end && *next <= first + i) ++next;
+      int64_t start = next[-1] - (first - memory);
+      document_start[i * lanes + lane] = static_cast<int32_t>(std::max<int64_t>(start, 0));
+    }
+  }
+
+  void fill(int64_t memory) {
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      int64_t first = lane * lane_length + batch() * segment;
+      for (int64_t i = 0; i < segment; ++i) {
+        tokens[i * lanes + lane] = stream.at(first + i);
+        targets[i * lanes + lane] = stream.at(first + i + 1);
+      }
+      if (mask_documents) fill_document_starts(lane, first, memory);
+    }
+  }
+};
+
+LaneLoader::LaneLoader(TokenStream stream, int64_t lanes, int64_t segment, bool mask_documents)
+    : state_(std::make_shared<State>()) {
+  if (lanes < 1 || segment < 1) fail_usage("batches of {} lanes of {} tokens: both must be at least 1", lanes, segment);
+  int64_t size = stream.size();
+  int64_t lane_length = std::max<int64_t>(size - 1, 0) / lanes;
+  if (lane_length < segment)
+    fail(
+        "stream {} has {} tokens, one batch of {} lanes of {} needs {}: use more text, fewer lanes or a shorter "
+        "segment",
+        stream.name, size, lanes, segment, lanes * segment + 1);
+  if (mask_documents && stream.documents.elements() == 0)
+    fail("stream {} does not say where its documents start: train without document boundaries, or prepare a token file",
+         stream.name);
+  State& s = *state_;
+  s.stream = std::move(stream);
+  s.lanes = lanes, s.segment = segment, s.lane_length = lane_length, s.batches = lane_length / segment;
+  s.mask_documents = mask_documents;
+  s.tokens.resize(lanes * segment);
+  s.targets.resize(lanes * segment);
+  if (mask_documents) s.document_start.resize(lanes * segment);
+}
+
+Batch LaneLoader::next(int64_t memory_length, bool& fresh) {
+  State& s = *state_;
+  fresh = next_is_fresh();
+  s.fill(fresh ? 0 : memory_length);
+  ++s.at.step;
+  s.at.epoch = s.at.step / s.batches;
+  Shape shape{s.segment, s.lanes};
+  Batch batch;
+  batch.tokens = ConstTensor(s.tokens.data(), Dtype::i32, shape);
+  batch.targets = ConstTensor(s.targets.data(), Dtype::i32, shape);
+  if (s.mask_documents) batch.document_start = ConstTensor(s.document_start.data(), Dtype::i32, shape);
+  return batch;
+}
+
+bool LaneLoader::next_is_fresh() const { return state_->batch() == 0; }
+
+LoaderState LaneLoader::state() const { return state_->at; }
+
+void LaneLoader::restore(const LoaderState& state) {
+  if (state.step < 0 || state.epoch != state.step / state_->batches)
+    fail("the loader's state (batch {}, epoch {}) is of other batches: this stream of {} tokens gives {} an epoch",
+         state.step, state.epoch, state_->stream.size(), state_->batches);
+  state_->at = state;
+}
+
+int64_t LaneLoader::batches_per_epoch() const { return state_->batches; }
+
+}  // namespace longhand
