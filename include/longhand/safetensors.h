@@ -52,6 +52,8 @@ struct NamedTensor {
 void write_safetensors(const std::string& path, std::span<const NamedTensor> tensors,
                        std::map<std::string, std::string> metadata);
 
+/// CRC-32C of the data; `seed` is the checksum of what came before (0 at the beginning).
 uint32_t crc32c(const void* data, int64_t bytes, uint32_t seed = 0);
+uint32_t crc32c_by_tables(const void* data, int64_t bytes, uint32_t seed = 0);  // what processors without SSE4.2 run
 
 }  // namespace longhand
