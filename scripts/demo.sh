@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# make demo: real text in twelve languages -> token file -> a tiny model -> samples and a report. What is there already is
+# used again; `rm -r data runs/demo` starts afresh.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+longhand=build/longhand
+corpus=data/corpus tokens=data/tokens.safetensors run=runs/demo
+train_seconds=${TRAIN_SECONDS:-120}
+shape=(--preset tiny --batch-size 8 --lr 3e-3 --tokens "$tokens" --seed 1)
+
+step() { printf '\n== %s\n' "$*"; }
+
+step "corpus: twelve languages of the LibreOffice help"
+scripts/fetch_corpus.sh "$corpus"
+
+step "vocabulary and token file"
+if [ -e "$tokens" ]; then
+  echo "$tokens is there"
+else
+  "$longhand" prepare --corpus "$corpus" --vocab-size 8192 --output "$tokens"
+fi
+
+step "training"
+if [ -e "$run/model.safetensors" ]; then
+  echo "$run/model.safetensors is there"
+else
+  # A few steps tell how many fit into the time; the schedule then reaches its floor at the last of them.
+  rate=$("$longhand" train "${shape[@]}" --steps 6 --json --validate-tokens 0 | tail -4 |
+    sed -nE 's/.*"tokens_per_s": *([0-9.]+).*/\1/p' | sort -n | sed -n 2p)
+  steps=$(awk -v rate="$rate" -v seconds="$train_seconds" 'BEGIN { s = int(rate * seconds / 2048); print s < 100 ? 100 : s > 3000 ? 3000 : s }')
+  "$longhand" train "${shape[@]}" --steps "$steps" --output "$run"
+fi
+
+step "samples"
+sample() {
+  printf '%-4s' "$1"
+  "$longhand" generate --model "$run/model.safetensors" --prompt "$2" --max-tokens 40 --temperature 0.7 --top-p 0.9 --seed 7 |
+    tr '\n' ' '
+  echo
+}
+sample en "To insert a new row, "
+sample de "Klicken Sie auf "
+sample fr "Cliquez sur "
+sample es "Haga clic en "
+sample zh "单击"
+sample ja "選択した"
+
+step "report"
+"$longhand" report "$run"
+
+step "summary"
+"$longhand" info "$run/model.safetensors" | head -4
+grep -h '"type":"validation"' "$run/log.jsonl" | tail -1 |
+  sed -E 's/.*"bits_per_byte":([0-9.]+).*/validation: \1 bits a byte, mean over twelve languages/'
+grep -h '"type":"end"' "$run/log.jsonl" | tail -1 |
+  sed -E 's/.*"seconds":([0-9.]+).*"tokens_per_s":([0-9.]+).*"peak_memory_bytes":([0-9]+).*/training: \1 s, \2 tokens a second, \3 bytes at most/'
+
+cat <<TEXT
+
+Three commands to try next:
+  $longhand chat --model $run/model.safetensors
+  $longhand train --preset tiny --tokens $tokens --output runs/longer --steps 3000
+  $longhand plan --preset 7b --dtype bf16 --master bf16 --moments bf16
+and open $run/report.html in a browser.
+TEXT
