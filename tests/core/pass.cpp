@@ -1,0 +1,153 @@
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "longhand/error.h"
+#include "longhand/model.h"
+
+using namespace longhand;
+
+namespace {
+
+ModelConfig small_config(NormPlacement norm) {
+  ModelConfig c;
+  c.vocab_size = 37, c.d_model = 24, c.n_layer = 3, c.n_head = 3, c.d_head = 7, c.d_ff = 29, c.mem_len = 9;
+  c.norm = norm, c.final_norm = norm == NormPlacement::pre;
+  return c;
+}
+
+/// A model, its gradients, and three segments of two lanes.
+struct Bench {
+  ModelConfig config;
+  std::unique_ptr<Device> device = make_device("cpu", {.threads = 2});
+  ParameterSet weights, gradients;
+  std::vector<int32_t> ids;
+  std::vector<uint8_t> parts;
+  int64_t lanes = 2, segment = 11;
+
+  explicit Bench(const ModelConfig& c, Dtype type = Dtype::fp32)
+      : config(c), weights("weights", c, type), gradients("gradients", c, type) {
+    weights.commit(*device), gradients.commit(*device);
+    initialize(*device, weights, 5);
+    for (int64_t i = 0; i < lanes * (3 * segment + 1); ++i) {
+      ids.push_back(static_cast<int32_t>(philox(3, static_cast<uint32_t>(i), 0, 0, 0).word[0] % 37));
+      parts.push_back(static_cast<uint8_t>(i / 17 % 3));
+    }
+  }
+  Batch batch(int64_t which) {
+    Shape shape{segment, lanes};
+    int64_t at = which * segment * lanes;
+    Batch b{.tokens = ConstTensor(&ids[at], Dtype::i32, shape),
+            .targets = ConstTensor(&ids[at + lanes], Dtype::i32, shape)};
+    if (config.segments) b.segment_ids = ConstTensor(&parts[at], Dtype::u8, shape);
+    return b;
+  }
+  PassShape shape(bool training = true) const {
+    return {.lanes = lanes, .segment = segment, .memory = config.mem_len, .training = training};
+  }
+  /// Sum of the losses of three segments; gradients are left in `gradients`.
+  double run(const PassShape& shape, const DropoutRates& dropout = {}) {
+    for (const Tensor& g : gradients.tensors()) device->zero(g);
+    Pass pass(*device, config, weights, &gradients, shape, weights.type());
+    double loss = 0;
+    for (int64_t s = 0; s < 3; ++s) {
+      loss += pass.forward(batch(s), {}, dropout, 1, s);
+      if (shape.training) pass.backward();
+    }
+    return loss;
+  }
+  std::vector<char> gradient_bytes() const {
+    std::vector<char> bytes;
+    for (const Tensor& g : gradients.tensors())
+      bytes.insert(bytes.end(), static_cast<char*>(g.data()), static_cast<char*>(g.data()) + g.bytes());
+    return bytes;
+  }
+};
+
+const DropoutRates all_dropouts{
+    .embedding = 0.1f, .attention = 0.2f, .residual = 0.1f, .activation = 0.1f, .feedforward = 0.3f};
+
+}  // namespace
+
+TEST_CASE("recomputation gives the same bits") {
+  for (NormPlacement norm : {NormPlacement::pre, NormPlacement::post})
+    for (int64_t topk : {0, 4}) {
+      ModelConfig config = small_config(norm);
+      config.topk = topk, config.segments = topk > 0;
+      Bench bench(config);
+      PassShape shape = bench.shape();
+      double loss = bench.run(shape, all_dropouts);
+      std::vector<char> kept = bench.gradient_bytes();
+      shape.recompute = true;
+      CHECK(bench.run(shape, all_dropouts) == loss);
+      CHECK(bench.gradient_bytes() == kept);
+    }
+}
+
+TEST_CASE("a pass without gradients gives the loss of one with them") {
+  for (NormPlacement norm : {NormPlacement::pre, NormPlacement::post})
+    for (int64_t layers : {1, 2, 3}) {
+      ModelConfig config = small_config(norm);
+      config.n_layer = layers;
+      Bench bench(config);
+      CHECK(bench.run(bench.shape(false)) == doctest::Approx(bench.run(bench.shape(true))).epsilon(1e-6));
+    }
+}
+
+TEST_CASE("the loss does not depend on how many rows of logits are held") {
+  Bench bench(small_config(NormPlacement::pre));
+  PassShape shape = bench.shape();
+  double whole = bench.run(shape);
+  shape.loss_rows = 5;
+  CHECK(bench.run(shape) == doctest::Approx(whole).epsilon(1e-6));
+}
+
+TEST_CASE("gradients are those of finite differences") {
+  for (NormPlacement norm : {NormPlacement::pre, NormPlacement::post}) {
+    ModelConfig config = small_config(norm);
+    config.segments = true, config.output_bias = true;
+    Bench bench(config);
+    // Memory carries no gradient: one segment after a warm-up segment whose memory is frozen by restoring it.
+    auto loss_of_second = [&](bool training) {
+      for (const Tensor& g : bench.gradients.tensors()) bench.device->zero(g);
+      Pass pass(*bench.device, config, bench.weights, &bench.gradients, bench.shape(), Dtype::fp32);
+      for (int64_t l = 0; l < config.n_layer; ++l) {
+        pass.set_memory(config.mem_len, 0);
+        Tensor memory = pass.memory(l);
+        for (int64_t i = 0; i < memory.elements(); ++i) memory.as<float>()[i] = std::sin(static_cast<float>(i + 7 * l));
+      }
+      double loss = pass.forward(bench.batch(1), {}, {}, 1, 0);
+      if (training) pass.backward();
+      return loss;
+    };
+    loss_of_second(true);
+    std::vector<std::vector<float>> gradients;
+    for (const Tensor& g : bench.gradients.tensors())
+      gradients.emplace_back(g.as<float>(), g.as<float>() + g.elements());
+    for (size_t p = 0; p < gradients.size(); ++p) {
+      // Along the gradient itself the difference quotient is the gradient's squared norm over its norm.
+      double norm2 = 0;
+      for (float g : gradients[p]) norm2 += static_cast<double>(g) * g;
+      double length = std::sqrt(norm2), step = 2e-2;
+      if (length == 0) continue;
+      float* w = bench.weights.tensors()[p].as<float>();
+      std::vector<float> kept(w, w + gradients[p].size());
+      auto shifted = [&](double by) {
+        for (size_t e = 0; e < kept.size(); ++e) w[e] = static_cast<float>(kept[e] + by * gradients[p][e] / length);
+        return loss_of_second(false);
+      };
+      double slope = (8 * (shifted(step) - shifted(-step)) - (shifted(2 * step) - shifted(-2 * step))) / (12 * step);
+      for (size_t e = 0; e < kept.size(); ++e) w[e] = kept[e];
+      CAPTURE(bench.weights.list()[p].name);
+      CHECK(slope == doctest::Approx(length).epsilon(0.01));
+    }
+  }
+}
+
+TEST_CASE("tokens and targets outside the vocabulary are named") {
+  Bench bench(small_config(NormPlacement::pre));
+  bench.ids[3] = 37;
+  CHECK_THROWS_WITH_AS(bench.run(bench.shape()), "token 37 at position 1 of lane 1: the vocabulary has 37 entries",
+                       Error);
+}
