@@ -1,0 +1,64 @@
+// The embedding: rows of the table, and the sums of their gradients.
+#include "src/device/cpu/kernels/embedding.h"
+
+#include <cstring>
+
+#include "src/device/cpu/cpu_device.h"
+#include "src/device/cpu/launch.h"
+
+namespace longhand::cpu {
+
+static void check_tokens(const int32_t* tokens, int64_t rows, int64_t vocabulary, const char* name) {
+  for (int64_t r = 0; r < rows; ++r)
+    if (tokens[r] < 0 || tokens[r] >= vocabulary)
+      fail("{}: token {} of row {} is not in the vocabulary of {}", name, tokens[r], r, vocabulary);
+}
+
+void CpuDevice::embedding_forward(const EmbeddingForward& a) {
+  constexpr auto name = "embedding_forward";
+  int type = float_index(a.out, name, "out");
+  int64_t rows = a.tokens.elements(), width = width_of(a.weight), vocabulary = rows_of(a.weight);
+  check_list(a.tokens, Dtype::i32, rows, name, "tokens");
+  check_rows(a.out, a.out.type(), rows, width, name, "out");
+  check_rows(a.weight, a.out.type(), vocabulary, width, name, "weight");
+  const int32_t* tokens = a.tokens.as<int32_t>();
+  check_tokens(tokens, rows, vocabulary, name);
+  DropoutKey dropout = dropout_key(a.dropout, name);
+  auto kernel = embedding_kernels().forward[type];
+  for_pieces(pool_, rows, rows_per_piece(width), [&](int64_t first, int64_t count, int) {
+    kernel({a.out.data(), a.weight.data(), tokens, width, first, count, a.scale, dropout});
+  });
+}
+
+void CpuDevice::embedding_backward(const EmbeddingBackward& a) {
+  constexpr auto name = "embedding_backward";
+  int type = float_index(a.d_weight, name, "d_weight");
+  int64_t rows = a.tokens.elements(), width = width_of(a.d_weight), vocabulary = rows_of(a.d_weight);
+  check_list(a.tokens, Dtype::i32, rows, name, "tokens");
+  check_rows(a.d_weight, a.d_weight.type(), vocabulary, width, name, "d_weight");
+  check_rows(a.d_out, a.d_weight.type(), rows, width, name, "d_out");
+  const int32_t* tokens = a.tokens.as<int32_t>();
+  check_tokens(tokens, rows, vocabulary, name);
+
+  // A list of rows for each token: first[token], next[row], built from the back so that it ascends.
+  int32_t* first = static_cast<int32_t*>(scratch(pool_.size(), (vocabulary + 2 * rows) * 4));
+  int32_t *next = first + vocabulary, *used = next + rows;
+  std::memset(first, 0xff, vocabulary * 4);
+  int64_t distinct = 0;
+  for (int64_t r = rows - 1; r >= 0; --r) {
+    if (first[tokens[r]] < 0) used[distinct++] = tokens[r];
+    next[r] = first[tokens[r]];
+    first[tokens[r]] = static_cast<int32_t>(r);
+  }
+
+  DropoutKey dropout = dropout_key(a.dropout, name);
+  auto kernel = embedding_kernels().backward[type];
+  char* weight = static_cast<char*>(a.d_weight.data());
+  int64_t row_bytes = width * dtype_bytes(a.d_weight.type());
+  for_pieces(pool_, distinct, rows_per_piece(width), [&](int64_t begin, int64_t count, int) {
+    for (int64_t i = begin; i < begin + count; ++i)
+      kernel({weight + used[i] * row_bytes, a.d_out.data(), next, first[used[i]], width, a.scale, dropout});
+  });
+}
+
+}  // namespace longhand::cpu

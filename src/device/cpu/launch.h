@@ -1,0 +1,77 @@
+// What the launchers share: checks of shapes and types, division of work.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <string_view>
+
+#include "longhand/device.h"
+#include "longhand/threads.h"
+#include "src/device/cpu/kernels/random.h"
+
+namespace longhand::cpu {
+
+inline RandomKey random_key(const RandomStream& s) {
+  return {s.seed, s.layer << 16, static_cast<uint32_t>(s.step),
+          static_cast<uint32_t>(s.use) << 24 | static_cast<uint32_t>(s.step >> 32 & 0xffffff)};
+}
+
+inline DropoutKey dropout_key(const Dropout& d, std::string_view operation) {
+  if (!(d.rate >= 0 && d.rate < 1)) fail("{}: a dropout rate of {} is not in [0, 1)", operation, d.rate);
+  return {random_key(d.stream), d.threshold(), d.scale(), d.rate > 0};
+}
+
+/// 0 for fp32, 1 for bf16: the index into the kernels' tables.
+inline int float_index(const ConstTensor& t, std::string_view operation, std::string_view name) {
+  if (t.type() != Dtype::fp32 && t.type() != Dtype::bf16)
+    fail("{}: {} is {}, fp32 or bf16 was expected", operation, name, dtype_name(t.type()));
+  return t.type() == Dtype::bf16;
+}
+
+/// A contiguous tensor of `elements` whose last axis is `width` (any split of the leading axes).
+inline void check_rows(const ConstTensor& t, Dtype type, int64_t rows, int64_t width, std::string_view operation,
+                       std::string_view name) {
+  if (t.empty()) fail("{}: {} is missing", operation, name);
+  if (t.type() != type) fail("{}: {} is {}, {} was expected", operation, name, dtype_name(t.type()), dtype_name(type));
+  if (t.elements() != rows * width || (rows > 0 && t.size(t.rank() - 1) != width))
+    fail("{}: {} is {}, [{}, {}] was expected", operation, name, t.shape().text(), rows, width);
+  if (!t.contiguous()) fail("{}: {} {} is not contiguous", operation, name, t.shape().text());
+}
+inline void check_list(const ConstTensor& t, Dtype type, int64_t n, std::string_view operation, std::string_view name) {
+  if (t.empty()) fail("{}: {} is missing", operation, name);
+  if (t.type() != type || t.elements() != n || !t.contiguous())
+    fail("{}: {} is {} {}, contiguous {} [{}] was expected", operation, name, dtype_name(t.type()), t.shape().text(),
+         dtype_name(type), n);
+}
+
+inline int64_t width_of(const ConstTensor& t) { return t.empty() ? 0 : t.size(t.rank() - 1); }
+inline int64_t rows_of(const ConstTensor& t) { return width_of(t) ? t.elements() / width_of(t) : 0; }
+
+/// Work for one index of parallel_for: less costs more to hand out than to do. A multiple of 4: whole random blocks.
+constexpr int64_t piece_elements = 16384;
+
+/// work(first, count, thread) over [0, n) in pieces of `piece`; which thread takes a piece does not matter.
+template <class Work>
+void for_pieces(ThreadPool& pool, int64_t n, int64_t piece, const Work& work) {
+  pool.parallel_for((n + piece - 1) / piece, [&](int64_t index, int thread) {
+    work(index * piece, std::min(piece, n - index * piece), thread);
+  });
+}
+inline int64_t rows_per_piece(int64_t width) {
+  return std::max<int64_t>(1, piece_elements / std::max<int64_t>(1, width));
+}
+
+/// Column sums run over fixed stripes of rows, whose partial sums are added in order: the bits depend on the number of
+/// rows alone.
+struct Stripes {
+  int64_t rows, each, count;
+  explicit Stripes(int64_t all_rows) : rows(all_rows) {
+    each = std::max<int64_t>(16, (rows + 63) / 64);
+    count = (rows + each - 1) / each;
+  }
+  int64_t first(int64_t stripe) const { return stripe * each; }
+  int64_t size(int64_t stripe) const { return std::min(each, rows - stripe * each); }
+};
+inline int64_t padded(int64_t width) { return (width + 15) / 16 * 16; }
+
+}  // namespace longhand::cpu
