@@ -22,7 +22,7 @@ Json training_state(const Trainer::State& s) {
   return {{"step", s.step},
           {"updates", s.updates},
           {"loader", {{"step", loader.step}, {"epoch", loader.epoch}}},
-          {"memory_length", s.memory.length()},
+          {"memory", {{"length", s.memory.length()}, {"first_position", s.memory.first_position()}}},
           {"guard", {{"mean", s.guard.mean}, {"accepted", s.guard.accepted}, {"skipped", s.guard.skipped}}},
           {"threads", s.device.threads()},
           {"data", data_identity(s.data.train())},
@@ -87,7 +87,7 @@ void check_agreement(const Trainer::State& s, const Json& state, const Safetenso
         s.data.train().size());
 }
 
-void restore_memory(Trainer::State& s, const SafetensorsFile& file, int64_t length) {
+void restore_memory(Trainer::State& s, const SafetensorsFile& file, int64_t length, int64_t first_position) {
   if (length < 0 || length > s.options.config.mem_len)
     fail("{}: a memory of {} rows where the model has {}", file.path(), length, s.options.config.mem_len);
   std::vector<ConstTensor> pieces;
@@ -101,7 +101,7 @@ void restore_memory(Trainer::State& s, const SafetensorsFile& file, int64_t leng
            tensor.shape().text(), dtype_name(memory_type(s, i)), wanted.text());
     pieces.push_back(tensor);
   }
-  s.memory.restore(pieces, length);
+  s.memory.restore(pieces, length, first_position);
 }
 
 }  // namespace
@@ -145,7 +145,8 @@ std::string Trainer::restore(const SafetensorsFile& file) {
     load_parameters(s.device, s.weights, file);
     if (s.master) load_parameters(s.device, *s.master, file, "master.");
     load_parameters(s.device, s.m, file, "optimizer.m."), load_parameters(s.device, s.v, file, "optimizer.v.");
-    restore_memory(s, file, state.at("memory_length").get<int64_t>());
+    restore_memory(s, file, state.at("memory").at("length").get<int64_t>(),
+                   state.at("memory").at("first_position").get<int64_t>());
     s.loader.restore(
         {.step = state.at("loader").at("step").get<int64_t>(), .epoch = state.at("loader").at("epoch").get<int64_t>()});
     const Json& guard = state.at("guard");

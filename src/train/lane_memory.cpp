@@ -28,36 +28,35 @@ void LaneMemory::commit(Device& device, Pass& pass) {
   lay_out();
 }
 
-std::vector<Tensor> LaneMemory::rows_of_pass(int64_t length) {
-  pass_->set_memory_length(length);
+std::vector<Tensor> LaneMemory::rows_in_pass() {
   std::vector<Tensor> pieces;
   for (int64_t layer = 0; layer < config_.n_layer; ++layer) pieces.push_back(pass_->memory(layer));
-  if (config_.segments) pieces.push_back(pass_->memory_segment_ids().rows(0, length));
+  if (config_.segments) pieces.push_back(pass_->memory_segment_ids());
   return pieces;
 }
 
 std::vector<Tensor> LaneMemory::rows_of(int64_t group, int64_t length) {
-  if (groups_ == 1) return rows_of_pass(length);
+  if (groups_ == 1) return rows_in_pass();
   std::vector<Tensor> pieces;
   for (const Tensor& whole : aside_[group]) pieces.push_back(whole.rows(0, length));
   return pieces;
 }
 
 void LaneMemory::to_pass(int64_t group) {
-  if (length_ == 0) return pass_->reset_memory();
-  if (groups_ == 1) return;
-  std::vector<Tensor> to = rows_of_pass(length_), from = rows_of(group, length_);
+  pass_->set_memory(length_, position_);
+  if (groups_ == 1 || length_ == 0) return;
+  std::vector<Tensor> to = rows_in_pass(), from = rows_of(group, length_);
   for (size_t i = 0; i < to.size(); ++i) device_->copy(to[i], from[i]);
 }
 
 void LaneMemory::from_pass(int64_t group) {
   int64_t length = pass_->memory_length();
   if (groups_ == 1 || length == 0) return;
-  std::vector<Tensor> to = rows_of(group, length), from = rows_of_pass(length);
+  std::vector<Tensor> to = rows_of(group, length), from = rows_in_pass();
   for (size_t i = 0; i < to.size(); ++i) device_->copy(to[i], from[i]);
 }
 
-void LaneMemory::step_done() { length_ = pass_->memory_length(); }
+void LaneMemory::step_done() { length_ = pass_->memory_length(), position_ = pass_->first_position(); }
 
 // A piece on the host holds all lanes, [length, lanes, ...]; micro-batch g has columns [g b, (g + 1) b) of it.
 std::vector<std::vector<char>> LaneMemory::save() {
@@ -78,9 +77,10 @@ std::vector<std::vector<char>> LaneMemory::save() {
   return whole;
 }
 
-void LaneMemory::restore(const std::vector<ConstTensor>& layers, int64_t length) {
-  length_ = length;
-  if (length == 0) return pass_->reset_memory();
+void LaneMemory::restore(const std::vector<ConstTensor>& layers, int64_t length, int64_t first_position) {
+  length_ = length, position_ = first_position;
+  pass_->set_memory(length, first_position);
+  if (length == 0) return;
   for (int64_t group = 0; group < groups_; ++group) {
     std::vector<Tensor> pieces = rows_of(group, length);
     for (size_t i = 0; i < pieces.size(); ++i) {

@@ -18,7 +18,8 @@ class LaneMemory {
 
   /// Rows of memory that every lane has.
   int64_t length() const { return length_; }
-  void clear() { length_ = 0; }
+  int64_t first_position() const { return position_; }  // of the first of them in its stream
+  void clear() { length_ = 0, position_ = 0; }
 
   void to_pass(int64_t group);    // before the forward pass of this micro-batch
   void from_pass(int64_t group);  // after it
@@ -27,12 +28,12 @@ class LaneMemory {
 
   /// One tensor a layer, [length, lanes, D], and with `segments` the ids, [length, lanes] u8: on the host.
   std::vector<std::vector<char>> save();
-  void restore(const std::vector<ConstTensor>& layers, int64_t length);
+  void restore(const std::vector<ConstTensor>& layers, int64_t length, int64_t first_position);
 
  private:
   void lay_out();
   std::vector<Tensor> rows_of(int64_t group, int64_t length);  // where this micro-batch's memory lies between steps
-  std::vector<Tensor> rows_of_pass(int64_t length);
+  std::vector<Tensor> rows_in_pass();
 
   ModelConfig config_;
   PassShape shape_;
@@ -42,7 +43,7 @@ class LaneMemory {
   Device* device_ = nullptr;
   Pass* pass_ = nullptr;
   std::vector<std::vector<Tensor>> aside_;  // [group][layer], then the ids
-  int64_t length_ = 0;
+  int64_t length_ = 0, position_ = 0;
 };
 
 }  // namespace longhand
