@@ -76,7 +76,7 @@ void check_agreement(const Trainer::State& s, const Json& state, const Safetenso
   must_agree(Json::parse(read_config(file).json()), Json::parse(s.options.config.json()), file.path(), "");
   Json flags = Json::parse(s.options.json());
   visit_train_flags(s.options, [&](const TrainFlag& flag, const auto&) {
-    if (flag.resume == OnResume::may_change) flags.erase(std::string(flag_key(flag)));
+    if (flag.later == Later::may_change) flags.erase(std::string(flag_key(flag)));
   });
   must_agree(state.at("flags"), flags, file.path(), "--");
   if (state.at("data") != data_identity(s.data.train()))

@@ -5,13 +5,14 @@
 
 namespace longhand {
 
-/// What a resumed run may change: it alters what comes, not what was.
-enum class OnResume : bool { must_agree, may_change };
+/// What a resumed run may change (it alters what comes, not what was), and which settings of an architecture may differ
+/// from those that its weights were made with.
+enum class Later : bool { fixed, may_change };
 
 struct TrainFlag {
-  const char* names;  // as CLI11 takes them: the long name first, then aliases
+  const char* names;  // the long name first, then aliases, separated by commas
   const char* help;
-  OnResume resume = OnResume::must_agree;
+  Later later = Later::fixed;
 };
 
 /// Calls on(flag, field) for every flag; fields are int64_t, uint64_t, double, float, bool, Dtype or ScheduleKind.
@@ -21,8 +22,8 @@ void visit_train_flags(Options& o, Visitor&& on) {
   on(F{"--batch-size,--lanes", "sequences of a step, side by side (default 8)"}, o.lanes);
   on(F{"--micro-batch", "sequences held at a time; the rest follows by accumulation (default: all)"}, o.micro_batch);
   on(F{"--segment,--max-seq-length", "tokens of a segment (default: the preset's)"}, o.segment);
-  on(F{"--steps,--max-steps", "optimizer steps (default: one epoch)", OnResume::may_change}, o.steps);
-  on(F{"--epochs,--num-train-epochs", "times through the data; --steps caps it", OnResume::may_change}, o.epochs);
+  on(F{"--steps,--max-steps", "optimizer steps (default: one epoch)", Later::may_change}, o.steps);
+  on(F{"--epochs,--num-train-epochs", "times through the data; --steps caps it", Later::may_change}, o.epochs);
   on(F{"--schedule,--lr-scheduler-type", "cosine (default), linear, constant or wsd (warm-up, stable, decay)"},
      o.schedule);
   on(F{"--learning-rate,--lr", "peak learning rate (default: min(1e-3, 0.5 / d_model))"}, o.learning_rate);
@@ -50,9 +51,9 @@ void visit_train_flags(Options& o, Visitor&& on) {
   on(F{"--recompute", "keep only each layer's input and run the layer again in the backward pass"}, o.recompute);
   on(F{"--mask-documents", "no query sees another document"}, o.mask_documents);
   on(F{"--spike", "skip a step whose loss exceeds the running mean by so many nats (default 2; 0 = off)",
-       OnResume::may_change},
+       Later::may_change},
      o.spike);
-  on(F{"--max-skips", "skipped steps in a row that end the run (default 10)", OnResume::may_change}, o.max_skips);
+  on(F{"--max-skips", "skipped steps in a row that end the run (default 10)", Later::may_change}, o.max_skips);
 }
 
 /// The flags of the architecture, over a preset's values.
@@ -65,18 +66,18 @@ void visit_config_flags(Config& c, Visitor&& on) {
   on(F{"--n-head", "attention heads"}, c.n_head);
   on(F{"--d-head", "width of a head (default: d_model / n_head)"}, c.d_head);
   on(F{"--d-ff", "width inside the feed-forward layer (default: 4 d_model)"}, c.d_ff);
-  on(F{"--mem-len", "tokens of memory"}, c.mem_len);
-  on(F{"--clamp-len", "distances beyond it count as it (0 = off)"}, c.clamp_len);
-  on(F{"--topk", "keys that a query keeps (0 = dense)"}, c.topk);
-  on(F{"--topk-mode", "exact or block"}, c.topk_mode);
-  on(F{"--same-length", "every query sees mem_len keys"}, c.same_length);
+  on(F{"--mem-len", "tokens of memory", Later::may_change}, c.mem_len);
+  on(F{"--clamp-len", "distances beyond it count as it (0 = off)", Later::may_change}, c.clamp_len);
+  on(F{"--topk", "keys that a query keeps (0 = dense)", Later::may_change}, c.topk);
+  on(F{"--topk-mode", "exact or block", Later::may_change}, c.topk_mode);
+  on(F{"--same-length", "every query sees mem_len keys", Later::may_change}, c.same_length);
   on(F{"--scale-embedding", "embeddings times sqrt(d_model)"}, c.scale_embedding);
   on(F{"--segments", "XLNet's relative segment term"}, c.segments);
   on(F{"--norm", "pre or post"}, c.norm);
   on(F{"--final-norm", "one more normalisation before the output layer"}, c.final_norm);
   on(F{"--output-bias", "a bias on the logits"}, c.output_bias);
   on(F{"--activation", "gelu or relu"}, c.activation);
-  on(F{"--norm-eps", "of layer normalisation"}, c.norm_eps);
+  on(F{"--norm-eps", "of layer normalisation", Later::may_change}, c.norm_eps);
 }
 
 /// "--batch-size,--lanes" -> "batch-size".

@@ -108,6 +108,7 @@ class Run {
     rates_.push_back(static_cast<double>(report.tokens) / std::max(report.seconds, 1e-9));
     printer_.step(report);
     log_.step(report, ceiling_);
+    if (!report.skipped.empty()) log_.event(report.step, "skipped", report.skipped);
     if (report.skipped_in_a_row >= options_.max_skips)
       fail(
           "step {}: {} steps in a row were skipped, the last because {}: lower --learning-rate or look at the data; "
@@ -138,7 +139,6 @@ class Run {
     std::string path = files_.checkpoint(trainer_->steps_done());
     trainer_->save_checkpoint(path, tokenizer_);
     files_.rotate(run_.keep);
-    log_.event(trainer_->steps_done(), "checkpoint", files_.name(path));
   }
 
   void finish(bool stopped, double seconds) {
