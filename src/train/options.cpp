@@ -1,0 +1,118 @@
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "src/train/flags.h"
+
+namespace longhand {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+void put(Json& json, const Dtype& value) { json = dtype_name(value); }
+void put(Json& json, const ScheduleKind& value) { json = schedule_name(value); }
+void put(Json& json, const float& value) { json = Json::parse(fmt::format("{}", value)); }
+template <class T>
+void put(Json& json, const T& value) {
+  json = value;
+}
+
+void take(const Json& json, Dtype& value) { value = json.get<std::string>() == "bf16" ? Dtype::bf16 : Dtype::fp32; }
+void take(const Json& json, ScheduleKind& value) { value = parse_schedule(json.get<std::string>()); }
+template <class T>
+void take(const Json& json, T& value) {
+  value = json.get<T>();
+}
+
+void in_range(const char* flag, double value, double low, double high) {
+  if (!(value >= low && value <= high)) fail_usage("{} {}: it takes {} to {}", flag, value, low, high);
+}
+
+void check(const TrainOptions& o) {
+  if (o.lanes < 1) fail_usage("--batch-size {}: at least one sequence is needed", o.lanes);
+  if (o.micro_batch < 1 || o.lanes % o.micro_batch)
+    fail_usage("--micro-batch {}: it must divide --batch-size {}", o.micro_batch, o.lanes);
+  if (o.segment < 1) fail_usage("--segment {}: at least one token is needed", o.segment);
+  if (o.steps < 0) fail_usage("--steps {}: it cannot be negative", o.steps);
+  if (!(o.epochs >= 0)) fail_usage("--epochs {}: it cannot be negative", o.epochs);
+  in_range("--learning-rate", o.learning_rate, 0, 1e3);
+  in_range("--min-lr-ratio", o.min_lr_ratio, 0, 1);
+  if (o.min_lr > o.learning_rate)
+    fail_usage("--min-lr {} lies above --learning-rate {}: the schedule falls to it", o.min_lr, o.learning_rate);
+  if (o.warmup_ratio >= 0) in_range("--warmup-ratio", o.warmup_ratio, 0, 1);
+  in_range("--decay-ratio", o.decay_ratio, 0, 1);
+  in_range("--beta1", o.beta1, 0, std::nextafter(1.0, 0.0)), in_range("--beta2", o.beta2, 0, std::nextafter(1.0, 0.0));
+  in_range("--eps", o.eps, 0, 1), in_range("--weight-decay", o.weight_decay, 0, 1e3);
+  in_range("--clip", o.clip, 0, 1e9), in_range("--label-smoothing", o.label_smoothing, 0, 1);
+  in_range("--focal-gamma", o.focal_gamma, 0, 100), in_range("--spike", o.spike, 0, 1e9);
+  const DropoutRates& d = o.dropout;
+  in_range("--dropout-embedding", d.embedding, 0, 0.99), in_range("--dropout-attention", d.attention, 0, 0.99);
+  in_range("--dropout-residual", d.residual, 0, 0.99), in_range("--dropout-activation", d.activation, 0, 0.99);
+  in_range("--dropout-feedforward", d.feedforward, 0, 0.99);
+  if (o.max_skips < 1) fail_usage("--max-skips {}: at least 1", o.max_skips);
+  if (o.type == Dtype::fp32 && o.master != Dtype::fp32)
+    fail_usage("--master bf16 needs --dtype bf16: fp32 weights are their own master");
+}
+
+}  // namespace
+
+void TrainOptions::resolve(int64_t batches_per_epoch) {
+  if (micro_batch == 0) micro_batch = lanes;
+  if (segment == 0) segment = config.segment > 0 ? config.segment : config.mem_len > 0 ? config.mem_len : 256;
+  if (learning_rate == 0) learning_rate = std::min(1e-3, 0.5 / static_cast<double>(config.d_model));
+  config.segment = segment;
+  config.check();
+  check(*this);
+  if (batches_per_epoch > 0 && (steps == 0 || epochs > 0)) {
+    double wanted = std::ceil((epochs > 0 ? epochs : 1) * static_cast<double>(batches_per_epoch) - 1e-9);
+    int64_t whole = std::max<int64_t>(1, static_cast<int64_t>(wanted));
+    steps = steps == 0 ? whole : std::min(steps, whole);
+  }
+}
+
+Schedule TrainOptions::make_schedule() const {
+  Schedule s{.kind = schedule, .peak = learning_rate, .steps = steps};
+  s.floor = min_lr >= 0 ? min_lr : learning_rate * min_lr_ratio;
+  double ratio = warmup_ratio >= 0 ? warmup_ratio : schedule == ScheduleKind::constant ? 0 : 0.02;
+  auto part = [&](double r) { return static_cast<int64_t>(std::llround(r * static_cast<double>(steps))); };
+  s.warmup = std::min(steps, warmup_steps >= 0 ? warmup_steps : part(ratio));
+  s.decay = part(decay_ratio);
+  return s;
+}
+
+PassShape TrainOptions::pass_shape() const {
+  return {.lanes = micro_batch, .segment = segment, .memory = config.mem_len, .training = true, .recompute = recompute};
+}
+
+PassShape TrainOptions::validation_shape() const {
+  return {.lanes = std::min<int64_t>(micro_batch, 4),
+          .segment = segment,
+          .memory = config.mem_len,
+          .training = false,
+          .recompute = false};
+}
+
+std::string TrainOptions::json() const {
+  Json json;
+  visit_train_flags(*this, [&](const TrainFlag& flag, const auto& field) { put(json[flag_key(flag)], field); });
+  json["seed"] = seed;
+  return json.dump();
+}
+
+TrainOptions parse_train_options(std::string_view text, const ModelConfig& config, std::string_view where) {
+  Json json = Json::parse(text, nullptr, false);
+  if (!json.is_object()) fail("{}: its training flags are not a JSON object", where);
+  TrainOptions options;
+  options.config = config;
+  try {
+    visit_train_flags(options, [&](const TrainFlag& flag, auto& field) {
+      if (auto entry = json.find(flag_key(flag)); entry != json.end()) take(*entry, field);
+    });
+    if (json.contains("seed")) options.seed = json["seed"].get<uint64_t>();
+  } catch (const Json::exception& error) {
+    fail("{}: its training flags cannot be read: {}", where, error.what());
+  }
+  return options;
+}
+
+}  // namespace longhand

@@ -1,0 +1,201 @@
+// A run in its directory: start or resume, steps, validation, checkpoints, log.
+#include <algorithm>
+#include <chrono>
+#include <optional>
+
+#include "src/train/run_files.h"
+#include "src/train/run_log.h"
+#include "src/train/step_printer.h"
+
+namespace longhand {
+namespace {
+
+void check_run(const RunOptions& run) {
+  if (run.tokens.empty()) fail_usage("--tokens is missing: give a token file (`longhand prepare` makes one)");
+  if (run.resume && run.output.empty()) fail_usage("--resume needs --output, the directory of the run to continue");
+  auto at_least = [](const char* flag, int64_t value, int64_t least) {
+    if (value < least) fail_usage("{} {}: at least {}", flag, value, least);
+  };
+  at_least("--log-every", run.log_every, 1), at_least("--validate-every", run.validate_every, 0);
+  at_least("--validate-tokens", run.validate_tokens, 0), at_least("--checkpoint-every", run.checkpoint_every, 0);
+  at_least("--keep", run.keep, 1), at_least("--sample-every", run.sample_every, 0);
+}
+
+void check_fits(const TrainOptions& options, const MemoryPlan& plan, bool validation, int64_t limit) {
+  if (plan.total() <= limit) return;
+  std::string flags = flags_that_fit(options, validation, limit);
+  fail_usage("the run needs {}, there are {}: {}", human_bytes(static_cast<double>(plan.total())),
+             human_bytes(static_cast<double>(limit)),
+             flags.empty() ? "no choice of types, recomputation or micro-batch makes it fit; take a smaller model"
+                           : "it fits with " + flags);
+}
+
+/// The stretch of a run between start or resume and its end.
+class Run {
+ public:
+  Run(Device& device, const TrainOptions& options, const RunOptions& run, const RunCallbacks& callbacks,
+      const TokenFile& data)
+      : options_(options),
+        run_(run),
+        callbacks_(callbacks),
+        data_(data),
+        files_(run.output),
+        validation_(!data.validation().empty() && run.validate_tokens > 0),
+        plan_(plan_memory(options, validation_)),
+        ceiling_(callbacks.ceiling ? callbacks.ceiling() : 0),
+        printer_({.json = run.json, .log_every = run.log_every, .steps = options.steps, .ceiling = ceiling_}),
+        threads_(device.threads()) {
+    check_fits(options, plan_, validation_, run.memory_limit > 0 ? run.memory_limit : device.memory_bytes());
+    introduce();
+    start(device);
+  }
+
+  RunEnd go() {
+    auto begin = std::chrono::steady_clock::now();
+    bool stopped = false;
+    while (trainer_->steps_done() < options_.steps && !stopped) {
+      one_step();
+      stopped = callbacks_.stop && callbacks_.stop();
+    }
+    std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
+    finish(stopped && trainer_->steps_done() < options_.steps, elapsed.count());
+    return stopped && trainer_->steps_done() < options_.steps ? RunEnd::stopped : RunEnd::finished;
+  }
+
+ private:
+  void introduce() {
+    printer_.say(fmt::format("{} parameters, {} steps of {} x {} tokens, memory {}, {} on {} thread{}\n{}",
+                             plan_.parameters, options_.steps, options_.lanes, options_.segment,
+                             options_.config.mem_len, dtype_name(options_.type), threads_, threads_ == 1 ? "" : "s",
+                             plan_.table()));
+  }
+
+  void start(Device& device) {
+    std::string checkpoint = run_.resume ? newest_checkpoint(files_.directory()) : "";
+    trainer_.emplace(device, options_, data_, validation_ ? run_.validate_tokens : 0);
+    tokenizer_ = std::string(data_.tokenizer_model());
+    std::string note;
+    if (!checkpoint.empty()) {
+      SafetensorsFile file(checkpoint);
+      note = trainer_->restore(file);
+      take_tokenizer(file);
+    } else if (!run_.init.empty()) {
+      SafetensorsFile file(run_.init);
+      file.verify();
+      trainer_->load_weights(file);
+      take_tokenizer(file);
+    }
+    int64_t step = trainer_->steps_done();
+    if (files_.wanted()) log_ = RunLog(files_.log(), step);
+    if (!log_.continued()) log_.meta(*trainer_, plan_, run_.command, threads_);
+    if (!checkpoint.empty()) event("resumed", fmt::format("from {} after {} steps", files_.name(checkpoint), step));
+    if (checkpoint.empty() && run_.resume) event("started", "there is no checkpoint yet: the run starts anew");
+    if (!note.empty()) event("note", note);
+  }
+
+  void take_tokenizer(const SafetensorsFile& file) {
+    if (!file.has("tokenizer.model")) return;
+    ConstTensor model = file.tensor("tokenizer.model");
+    std::string_view bytes(static_cast<const char*>(model.data()), model.bytes());
+    if (!tokenizer_.empty() && tokenizer_ != bytes)
+      fail_usage("{} has another tokenizer than {}: prepare the text with the model's (`longhand prepare --tokenizer`)",
+                 file.path(), run_.tokens);
+    tokenizer_ = std::string(bytes);
+  }
+
+  void one_step() {
+    StepReport report = trainer_->step();
+    rates_.push_back(static_cast<double>(report.tokens) / std::max(report.seconds, 1e-9));
+    printer_.step(report);
+    log_.step(report, ceiling_);
+    if (!report.skipped.empty()) log_.event(report.step, "skipped", report.skipped);
+    if (report.skipped_in_a_row >= options_.max_skips)
+      fail(
+          "step {}: {} steps in a row were skipped, the last because {}: lower --learning-rate or look at the data; "
+          "the last checkpoint stands",
+          report.step, report.skipped_in_a_row, report.skipped);
+    int64_t done = trainer_->steps_done();
+    if (done == options_.steps) return;
+    if (done % every(run_.validate_every) == 0) validate();
+    if (run_.sample_every > 0 && done % run_.sample_every == 0 && callbacks_.sample) sample();
+    if (done % every(run_.checkpoint_every) == 0) checkpoint();
+  }
+
+  int64_t every(int64_t asked) const { return asked > 0 ? asked : std::max<int64_t>(1, (options_.steps + 9) / 10); }
+
+  void validate() {
+    std::vector<ValidationRow> rows = trainer_->validate();
+    printer_.validation(trainer_->steps_done(), rows);
+    log_.validation(trainer_->steps_done(), rows);
+  }
+
+  void sample() {
+    printer_.say("");
+    callbacks_.sample(*trainer_, trainer_->steps_done());
+  }
+
+  void checkpoint() {
+    if (!files_.wanted()) return;
+    std::string path = files_.checkpoint(trainer_->steps_done());
+    trainer_->save_checkpoint(path, tokenizer_);
+    files_.rotate(run_.keep);
+  }
+
+  void finish(bool stopped, double seconds) {
+    int64_t done = trainer_->steps_done();
+    if (!stopped) validate();
+    checkpoint();
+    if (stopped) {
+      event("stopped", files_.wanted() ? fmt::format("after {} steps; --resume continues", done)
+                                       : fmt::format("after {} steps; without --output nothing is kept", done));
+    } else if (files_.wanted()) {
+      trainer_->save_weights(files_.model(), tokenizer_);
+      if (!files_.weights().empty()) trainer_->save_weights(files_.weights(), tokenizer_);
+    }
+    double median = 0;
+    if (!rates_.empty()) {
+      std::nth_element(rates_.begin(), rates_.begin() + rates_.size() / 2, rates_.end());
+      median = rates_[rates_.size() / 2];
+    }
+    log_.end(done, seconds, median);
+    printer_.say(fmt::format("{} steps, {:.1f} s, median {:.0f} tokens/s, peak memory {}{}", done, seconds, median,
+                             human_bytes(static_cast<double>(peak_memory_bytes())),
+                             files_.wanted() && !stopped ? ", " + files_.model() : ""));
+  }
+
+  void event(const std::string& what, const std::string& text) {
+    printer_.say(what + ": " + text);
+    log_.event(trainer_->steps_done(), what, text);
+  }
+
+  TrainOptions options_;
+  RunOptions run_;
+  RunCallbacks callbacks_;
+  TokenFile data_;
+  RunFiles files_;
+  bool validation_;
+  MemoryPlan plan_;
+  double ceiling_;
+  StepPrinter printer_;
+  int threads_;
+  std::optional<Trainer> trainer_;
+  RunLog log_;
+  std::string tokenizer_;
+  std::vector<double> rates_;
+};
+
+}  // namespace
+
+RunEnd run_training(Device& device, TrainOptions options, const RunOptions& run, const RunCallbacks& callbacks) {
+  check_run(run);
+  TokenFile data(run.tokens);
+  if (run.vocabulary_from_data && data.vocab_size() > 0) options.config.vocab_size = data.vocab_size();
+  check_vocabulary(options.config, data, run.tokens);
+  options.resolve(0);
+  LaneLoader loader(data.train(), options.lanes, options.segment, options.mask_documents);
+  options.resolve(loader.batches_per_epoch());
+  if (!run.output.empty()) prepare_directory(run_directory(run.output), run);
+  return Run(device, options, run, callbacks, data).go();
+}
+
+}  // namespace longhand

@@ -1,0 +1,187 @@
+#include <chrono>
+#include <cstring>
+
+#include "src/train/trainer_state.h"
+
+namespace longhand {
+namespace {
+
+/// Lanes [first, first + count) of a batch, packed.
+class Columns {
+ public:
+  Columns(const Batch& whole, int64_t first, int64_t count) : first_(first), count_(count) {
+    part_.tokens = take(whole.tokens), part_.targets = take(whole.targets), part_.weights = take(whole.weights);
+    part_.document_start = take(whole.document_start), part_.segment_ids = take(whole.segment_ids);
+  }
+  const Batch& batch() const { return part_; }
+
+ private:
+  ConstTensor take(const ConstTensor& whole) {
+    if (whole.empty() || count_ == whole.size(1)) return whole;
+    int64_t width = dtype_bytes(whole.type()), rows = whole.size(0);
+    std::vector<char>& bytes = storage_.emplace_back(rows * count_ * width);
+    for (int64_t i = 0; i < rows; ++i)
+      std::memcpy(bytes.data() + i * count_ * width,
+                  static_cast<const char*>(whole.data()) + (i * whole.size(1) + first_) * width, count_ * width);
+    return ConstTensor(bytes.data(), whole.type(), {rows, count_});
+  }
+
+  int64_t first_, count_;
+  std::vector<std::vector<char>> storage_;
+  Batch part_;
+};
+
+int64_t count_targets(const ConstTensor& targets) {
+  const int32_t* target = targets.as<int32_t>();
+  int64_t count = 0;
+  for (int64_t i = 0; i < targets.elements(); ++i) count += target[i] >= 0;
+  return count;
+}
+
+}  // namespace
+
+Trainer::State::State(Device& on, const TrainOptions& o, const TokenFile& file)
+    : device(on),
+      options(o),
+      data(file),
+      schedule(o.make_schedule()),
+      loader(file.train(), o.lanes, o.segment, o.mask_documents),
+      weights("weights", o.config, o.type),
+      gradients("gradients", o.config, o.type),
+      m("moments", o.config, o.moments),
+      v("moments", o.config, o.moments),
+      memory(o.config, o.pass_shape(), o.micro_batches(), o.type) {
+  if (o.has_master()) master.emplace("master", o.config, o.master);
+  weights.commit(device), gradients.commit(device), m.commit(device), v.commit(device);
+  if (master) master->commit(device);
+  pass.emplace(device, options.config, weights, &gradients, o.pass_shape(), o.type);
+  memory.commit(device, *pass);
+  norm = scratch.take(Dtype::fp32, {1});
+  scratch.commit(device);
+  norm = scratch.take(Dtype::fp32, {1});
+}
+
+void Trainer::State::round_master() {
+  if (!master) return;
+  for (size_t i = 0; i < weights.tensors().size(); ++i)
+    device.cast({.out = weights.tensors()[i], .x = master->tensors()[i], .stream = {}});
+}
+
+Trainer::Trainer(Device& device, const TrainOptions& options, const TokenFile& data, int64_t validate_tokens)
+    : state_(std::make_shared<State>(device, options, data)) {
+  initialize(device, state_->updated(), options.seed);
+  state_->round_master();
+  if (!data.validation().empty() && validate_tokens > 0)
+    state_->validator.emplace(device, options, state_->weights, validate_tokens);
+}
+
+void Trainer::load_weights(const SafetensorsFile& file) {
+  State& s = *state_;
+  load_parameters(s.device, s.updated(), file, file.has("master.embedding.weight") ? "master." : "");
+  s.round_master();
+}
+
+int64_t Trainer::steps_done() const { return state_->step; }
+std::string_view Trainer::device_name() const { return state_->device.name(); }
+const TrainOptions& Trainer::options() const { return state_->options; }
+const ParameterSet& Trainer::weights() const { return state_->weights; }
+
+std::vector<ValidationRow> Trainer::validate() {
+  if (!state_->validator) return {};
+  return state_->validator->run(state_->data.validation());
+}
+
+namespace {
+
+/// Forward and backward over every micro-batch; returns the mean loss. What is not finite ends it early.
+double accumulate(Trainer::State& s, const Batch& whole, int64_t targets) {
+  const TrainOptions& o = s.options;
+  LossOptions loss{.smoothing = static_cast<float>(o.label_smoothing),
+                   .gamma = static_cast<float>(o.focal_gamma),
+                   .scale = 1.0f / static_cast<float>(targets)};
+  for (const Tensor& gradient : s.gradients.tensors()) s.device.zero(gradient);
+  double sum = 0;
+  for (int64_t group = 0; group < o.micro_batches(); ++group) {
+    Columns part(whole, group * o.micro_batch, o.micro_batch);
+    uint64_t key = static_cast<uint64_t>(s.step * o.micro_batches() + group);
+    s.memory.to_pass(group);
+    sum += s.pass->forward(part.batch(), loss, o.dropout, o.seed, key);
+    if (!std::isfinite(sum)) break;
+    s.pass->backward();
+    s.memory.from_pass(group);
+  }
+  s.memory.step_done();
+  return sum / static_cast<double>(targets);
+}
+
+float gradient_norm(Trainer::State& s) {
+  std::vector<ConstTensor> gradients(s.gradients.tensors().begin(), s.gradients.tensors().end());
+  s.device.global_norm({.norm = s.norm, .tensors = gradients});
+  float norm;
+  s.device.download(&norm, s.norm);
+  return norm;
+}
+
+std::vector<AdamWParameter> optimizer_list(const Trainer::State& s) {
+  std::vector<AdamWParameter> list;
+  for (size_t i = 0; i < s.weights.list().size(); ++i) {
+    AdamWParameter p;
+    p.weight = s.weights.tensors()[i], p.m = s.m.tensors()[i], p.v = s.v.tensors()[i];
+    if (s.master) p.master = s.master->tensors()[i];
+    p.gradient = s.gradients.tensors()[i];
+    p.weight_decay = s.weights.list()[i].matrix ? static_cast<float>(s.options.weight_decay) : 0;
+    p.index = static_cast<uint32_t>(i);
+    list.push_back(p);
+  }
+  return list;
+}
+
+void update(Trainer::State& s, double rate, double norm) {
+  const TrainOptions& o = s.options;
+  std::vector<AdamWParameter> list = optimizer_list(s);
+  double scale = o.clip > 0 && norm > o.clip ? o.clip / norm : 1;
+  s.device.adamw(
+      {.parameters = list,
+       .learning_rate = static_cast<float>(rate),
+       .beta1 = static_cast<float>(o.beta1),
+       .beta2 = static_cast<float>(o.beta2),
+       .eps = static_cast<float>(o.eps),
+       .gradient_scale = static_cast<float>(scale),
+       .step = ++s.updates,
+       .rounding = {.seed = o.seed, .step = static_cast<uint64_t>(s.step), .use = RandomUse::stochastic_rounding}});
+  s.device.synchronize();
+}
+
+}  // namespace
+
+StepReport Trainer::step() {
+  State& s = *state_;
+  auto start = std::chrono::steady_clock::now();
+  StepReport report;
+  report.step = s.step, report.learning_rate = s.schedule.rate(s.step);
+
+  bool fresh = s.loader.next_is_fresh();
+  if (fresh) s.memory.clear();
+  Batch batch = s.loader.next(s.memory.length(), fresh);
+  int64_t targets = std::max<int64_t>(1, count_targets(batch.targets));
+  report.tokens = batch.tokens.elements();
+  report.flops = static_cast<double>(report.tokens) * training_flops_per_token(s.options.config, s.options.micro_batch,
+                                                                               batch.tokens.size(0), s.memory.length());
+
+  report.loss = accumulate(s, batch, targets);
+  report.grad_norm = std::isfinite(report.loss) ? gradient_norm(s) : report.loss;
+  report.skipped = s.guard.judge(report.loss, report.grad_norm, s.options.spike);
+  if (report.skipped.empty()) {
+    update(s, report.learning_rate, report.grad_norm);
+    s.guard.accept(report.loss);
+  } else {
+    ++s.guard.skipped;
+    if (!std::isfinite(report.loss)) s.memory.clear();  // what is not finite must not live on in the memory
+  }
+  report.skipped_in_a_row = s.guard.skipped;
+  ++s.step;
+  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return report;
+}
+
+}  // namespace longhand

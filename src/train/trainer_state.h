@@ -1,0 +1,40 @@
+// What a trainer holds: the arenas, the loader, and where the run stands. checkpoint.cpp saves and restores it.
+#pragma once
+
+#include <optional>
+
+#include "longhand/train.h"
+#include "src/train/guard.h"
+#include "src/train/lane_memory.h"
+#include "src/train/validate.h"
+
+namespace longhand {
+
+struct Trainer::State {
+  State(Device& device, const TrainOptions& options, const TokenFile& data);
+
+  Device& device;
+  TrainOptions options;
+  TokenFile data;
+  Schedule schedule;
+  LaneLoader loader;
+
+  ParameterSet weights, gradients, m, v;
+  std::optional<ParameterSet> master;  // fp32, where the weights are bf16 and --master is fp32
+  std::optional<Pass> pass;
+  LaneMemory memory;
+  std::optional<Validator> validator;
+  Arena scratch{"scratch"};
+  Tensor norm;  // [1]
+
+  int64_t step = 0;     // steps done, skipped ones included
+  int64_t updates = 0;  // AdamW updates made
+  Guard guard;
+
+  /// The weights that the optimizer updates.
+  const ParameterSet& updated() const { return master ? *master : weights; }
+  /// bf16 weights from their fp32 master.
+  void round_master();
+};
+
+}  // namespace longhand

@@ -1,0 +1,95 @@
+#include "src/train/validate.h"
+
+#include <algorithm>
+#include <numbers>
+
+namespace longhand {
+namespace {
+
+/// The part of a stream that one lane reads: inputs [first, first + count).
+struct Part {
+  int64_t first, count;
+};
+
+std::vector<Part> cut(int64_t size, int64_t lanes, int64_t cap) {
+  std::vector<Part> parts;
+  int64_t predicted = size - 1, most = (cap + lanes - 1) / lanes;
+  for (int64_t b = 0; b < lanes; ++b) {
+    int64_t first = predicted * b / lanes, end = predicted * (b + 1) / lanes;
+    parts.push_back({first, std::min(end - first, most)});
+  }
+  return parts;
+}
+
+/// Start of the document that holds `position`.
+int64_t document_of(const ConstTensor& documents, int64_t position) {
+  const int64_t* begin = documents.as<int64_t>();
+  return *(std::upper_bound(begin, begin + documents.elements(), position) - 1);
+}
+
+}  // namespace
+
+ValidationRow mean_of(const std::vector<ValidationRow>& rows) {
+  ValidationRow mean{.name = "mean"};
+  double with_bytes = 0;
+  for (const ValidationRow& row : rows) {
+    mean.nats += row.nats / static_cast<double>(rows.size());
+    mean.bits_per_byte += row.bits_per_byte, with_bytes += row.bits_per_byte > 0;
+    mean.tokens += row.tokens;
+  }
+  if (with_bytes > 0) mean.bits_per_byte /= with_bytes;
+  return mean;
+}
+
+Validator::Validator(Device& device, const TrainOptions& options, const ParameterSet& weights, int64_t cap)
+    : options_(options),
+      shape_(options.validation_shape()),
+      pass_(device, options.config, weights, nullptr, shape_, options.type),
+      cap_(cap) {}
+
+std::vector<ValidationRow> Validator::run(const std::vector<TokenStream>& streams) {
+  std::vector<ValidationRow> rows;
+  for (const TokenStream& stream : streams)
+    if (stream.size() > 1) rows.push_back(run(stream));
+  return rows;
+}
+
+ValidationRow Validator::run(const TokenStream& stream) {
+  int64_t lanes = shape_.lanes;
+  std::vector<Part> parts = cut(stream.size(), lanes, cap_);
+  int64_t longest = 0;
+  for (const Part& part : parts) longest = std::max(longest, part.count);
+  bool masked = options_.mask_documents && stream.documents;
+
+  ValidationRow row{.name = stream.name};
+  double nats = 0;
+  pass_.reset_memory();
+  for (int64_t done = 0; done < longest; done += shape_.segment) {
+    int64_t length = std::min(shape_.segment, longest - done), memory = pass_.memory_length();
+    tokens_.assign(length * lanes, 0), targets_.assign(length * lanes, -1), starts_.assign(length * lanes, 0);
+    for (int64_t i = 0; i < length; ++i)
+      for (int64_t b = 0; b < lanes; ++b) {
+        if (done + i >= parts[b].count) continue;  // this lane is through: padding without targets
+        int64_t position = parts[b].first + done + i, first_key = parts[b].first + done - memory;
+        tokens_[i * lanes + b] = stream.at(position);
+        targets_[i * lanes + b] = stream.at(position + 1);
+        ++row.tokens;
+        if (masked)
+          starts_[i * lanes + b] =
+              static_cast<int32_t>(std::max<int64_t>(0, document_of(stream.documents, position) - first_key));
+      }
+    Shape shape{length, lanes};
+    Batch batch;
+    batch.tokens = ConstTensor(tokens_.data(), Dtype::i32, shape);
+    batch.targets = ConstTensor(targets_.data(), Dtype::i32, shape);
+    if (masked) batch.document_start = ConstTensor(starts_.data(), Dtype::i32, shape);
+    nats += pass_.forward(batch, {}, {}, 0, 0);
+  }
+  row.nats = nats / static_cast<double>(std::max<int64_t>(1, row.tokens));
+  if (stream.bytes > 0)
+    row.bits_per_byte =
+        row.nats / std::numbers::ln2 * static_cast<double>(stream.size()) / static_cast<double>(stream.bytes);
+  return row;
+}
+
+}  // namespace longhand
