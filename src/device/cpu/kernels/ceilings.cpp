@@ -7,7 +7,7 @@ namespace longhand::cpu {
 inline namespace LONGHAND_ISA {
 namespace {
 
-constexpr int chains = 12;
+constexpr int chains = 24;
 
 // The operands are made opaque, so that the chains cannot be shortened.
 LONGHAND_INLINE vec opaque(float x) {
@@ -24,10 +24,10 @@ LONGHAND_INLINE float total(const vec (&c)[chains]) {
 
 float fma(int64_t rounds) {
   vec c[chains], a = opaque(0.999f), b = opaque(1e-3f);
-#pragma GCC unroll 12
+#pragma GCC unroll 24
   for (int i = 0; i < chains; ++i) c[i] = splat(static_cast<float>(i));
   for (int64_t round = 0; round < rounds; ++round)
-#pragma GCC unroll 12
+#pragma GCC unroll 24
     for (int i = 0; i < chains; ++i) c[i] = c[i] * a + b;
   return total(c);
 }
@@ -35,11 +35,11 @@ float fma(int64_t rounds) {
 #if defined(__AVX512F__)
 constexpr int64_t dot_operations = chains * lanes * 4;
 float dot(int64_t rounds) {
-  vec c[chains], a = opaque(1e-3f), b = opaque(1e-3f);
-#pragma GCC unroll 12
+  vec c[chains], a = opaque(0x1.067506p-10f), b = a;  // both halves of a word are ordinary numbers
+#pragma GCC unroll 24
   for (int i = 0; i < chains; ++i) c[i] = splat(static_cast<float>(i));
   for (int64_t round = 0; round < rounds; ++round)
-#pragma GCC unroll 12
+#pragma GCC unroll 24
     for (int i = 0; i < chains; ++i) asm("vdpbf16ps %2, %1, %0" : "+v"(c[i]) : "v"(a), "v"(b));
   return total(c);
 }
