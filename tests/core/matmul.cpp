@@ -136,7 +136,7 @@ TEST_CASE("a matrix product agrees with double for every transpose and awkward s
       for (int64_t k : sizes)
         for (int t = 0; t < 4; ++t) {
           ++turn;
-          Case c{.m = m, .n = n, .k = k, .transpose_a = t & 1, .transpose_b = !(t & 2), .gap = turn % 4};
+          Case c{.m = m, .n = n, .k = k, .transpose_a = (t & 1) != 0, .transpose_b = !(t & 2), .gap = turn % 4};
           c.accumulate = turn % 5 == 0;
           check(*all[turn % 3], c);
         }
@@ -151,7 +151,14 @@ TEST_CASE("a matrix product takes any mixture of fp32 and bf16") {
         for (int t = 0; t < 4; ++t)
           for (auto [m, n, k] : {std::array<int64_t, 3>{5, 7, 9}, {70, 65, 129}, {33, 100, 64}, {2, 40, 1}})
             for (bool accumulate : {false, true}) {
-              Case c{.m = m, .n = n, .k = k, .transpose_a = t & 1, .transpose_b = !(t & 2), .a = a, .b = b, .out = out};
+              Case c{.m = m,
+                     .n = n,
+                     .k = k,
+                     .transpose_a = (t & 1) != 0,
+                     .transpose_b = !(t & 2),
+                     .a = a,
+                     .b = b,
+                     .out = out};
               c.gap = ++turn % 3;
               c.accumulate = accumulate;
               check(*all[turn % 3], c);
@@ -182,7 +189,8 @@ TEST_CASE("a matrix product over a long inner axis adds its blocks") {
         for (bool accumulate : {false, true})
           for (int t = 0; t < 4; ++t)
             for (int64_t m : {3, 19}) {
-              Case c{.m = m, .n = 37, .k = k, .transpose_a = t & 1, .transpose_b = !(t & 2), .a = type, .b = type};
+              Case c{
+                  .m = m, .n = 37, .k = k, .transpose_a = (t & 1) != 0, .transpose_b = !(t & 2), .a = type, .b = type};
               c.out = out, c.gap = 1;
               c.accumulate = accumulate, c.bias = !accumulate, c.pre = !accumulate;
               check(*all[++turn % 3], c);
@@ -221,7 +229,7 @@ TEST_CASE("a matrix product has the same bits in every run and for every number 
   for (Dtype type : types)
     for (int t = 0; t < 4; ++t)
       for (auto [m, n, k] : {std::array<int64_t, 3>{4, 300, 200}, {61, 300, 1100}, {300, 40, 1500}, {200, 333, 77}}) {
-        Case c{.m = m, .n = n, .k = k, .transpose_a = t & 1, .transpose_b = !(t & 2), .a = type, .b = type};
+        Case c{.m = m, .n = n, .k = k, .transpose_a = (t & 1) != 0, .transpose_b = !(t & 2), .a = type, .b = type};
         Run first(c);
         all[0]->matmul(first.op);
         for (int repeat = 0; repeat < 6; ++repeat) {

@@ -168,6 +168,8 @@ void tile(const uint32_t* a_words, const uint32_t* b_words, int64_t steps, float
   const float* b = reinterpret_cast<const float*>(b_words);
   vec c[R][V] = {};
   for (int64_t p = 0; p < steps; ++p, a += R, b += tile_columns) {
+    __builtin_prefetch(a + 8 * R);
+    for (int v = 0; v < V; ++v) __builtin_prefetch(b + 8 * tile_columns + v * lanes);
     vec right[V];
     for (int v = 0; v < V; ++v) right[v] = load(b + v * lanes);
 #pragma GCC unroll 16

@@ -38,7 +38,7 @@ struct half {
   uint16_t bits;
 };
 
-LONGHAND_INLINE vec splat(float x) { return vec{} + x; }
+LONGHAND_INLINE vec splat(float x) { return x - vec{}; }  // x + 0 would cost an addition and lose -0
 LONGHAND_INLINE ivec splat_int(int32_t x) { return ivec{} + x; }
 
 LONGHAND_INLINE vec load(const float* p) { return *reinterpret_cast<const vec_unaligned*>(p); }

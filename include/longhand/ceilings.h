@@ -1,0 +1,23 @@
+// What this machine's processor can do at most, measured: the denominators of "% of the speed of light".
+#pragma once
+
+#include <string>
+
+namespace longhand {
+
+/// Over `threads` threads together: fused multiply-adds on fp32 and bf16 products (fp32's rate where the processor has
+/// no bf16 dot product), in operations a second, two a multiply-add; bytes a second read from main memory.
+struct Ceilings {
+  double fma_fp32 = 0, dot_bf16 = 0, read_bytes = 0;
+  int threads = 0;
+  std::string processor;
+};
+
+/// Measures for about a second. threads = 0: every core.
+Ceilings measure_ceilings(int threads);
+
+/// The same, kept in $XDG_CACHE_HOME/longhand/ceilings.json (~/.cache/longhand/ceilings.json) for each processor and
+/// number of threads. A cache that cannot be read is measured anew; one that cannot be written does no harm.
+Ceilings cached_ceilings(int threads);
+
+}  // namespace longhand

@@ -1,0 +1,136 @@
+#include "longhand/ceilings.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <vector>
+
+#include "longhand/error.h"
+#include "longhand/threads.h"
+#include "src/device/cpu/kernels/ceilings.h"
+
+namespace longhand {
+namespace {
+
+using Json = nlohmann::json;
+
+std::string processor_name() {
+  std::ifstream info("/proc/cpuinfo");
+  std::string family, model, name, line;
+  while (std::getline(info, line) && !line.empty()) {
+    size_t colon = line.find(": ");
+    if (colon == std::string::npos) continue;
+    std::string key = line.substr(0, line.find_last_not_of(" \t", colon - 1) + 1), value = line.substr(colon + 2);
+    if (key == "model name") name = value;
+    if (key == "cpu family") family = value;
+    if (key == "model") model = value;
+  }
+  return name.empty() ? "unknown processor" : fmt::format("{} ({}/{})", name, family, model);
+}
+
+double thread_seconds() {
+  timespec time;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+/// What all threads do a second when all of them work: `amount` a call, about `seconds` long in all. Each thread's rate
+/// is its median by its own processor time, so that other programs on the machine do not lower the ceiling.
+double rate(ThreadPool& pool, double seconds, double amount, const std::function<float(int64_t)>& work) {
+  std::vector<float> kept(pool.size());
+  std::vector<double> rates(pool.size());
+  pool.parallel_for(
+      pool.size(),
+      [&](int64_t i, int) {
+        std::vector<double> times;
+        double begin = thread_seconds(), last = begin;
+        while (times.size() < 5 || last - begin < seconds) {
+          kept[i] += work(i);
+          double now = thread_seconds();
+          times.push_back(now - last), last = now;
+        }
+        std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
+        rates[i] = amount / times[times.size() / 2];
+      },
+      false);
+  return std::accumulate(rates.begin(), rates.end(), 0.0);
+}
+
+std::filesystem::path cache_file() {
+  const char* base = std::getenv("XDG_CACHE_HOME");
+  const char* home = std::getenv("HOME");
+  if (base && *base) return std::filesystem::path(base) / "longhand" / "ceilings.json";
+  if (home && *home) return std::filesystem::path(home) / ".cache" / "longhand" / "ceilings.json";
+  return {};
+}
+
+Json read_cache(const std::filesystem::path& file) {
+  std::ifstream stream(file);
+  Json all = Json::parse(stream, nullptr, false);
+  return all.is_object() ? all : Json::object();
+}
+
+void write_cache(const std::filesystem::path& file, const Json& all) {
+  std::error_code ignored;
+  std::filesystem::create_directories(file.parent_path(), ignored);
+  std::filesystem::path beside = file;
+  beside += fmt::format(".{}", getpid());
+  std::ofstream stream(beside);
+  stream << all.dump(2) << '\n';
+  stream.close();
+  if (stream)
+    std::filesystem::rename(beside, file, ignored);
+  else
+    std::filesystem::remove(beside, ignored);
+}
+
+}  // namespace
+
+Ceilings measure_ceilings(int threads) {
+  const cpu::CeilingKernels& kernels = cpu::ceiling_kernels();
+  ThreadPool pool(threads);
+  Ceilings c{.threads = pool.size(), .processor = processor_name()};
+  constexpr int64_t rounds = 100000;
+  c.fma_fp32 = rate(pool, 0.3, static_cast<double>(rounds * kernels.fma_operations),
+                    [&](int64_t) { return kernels.fma(rounds); });
+  c.dot_bf16 = c.fma_fp32;
+  if (kernels.dot_operations > 0 && __builtin_cpu_supports("avx512bf16"))
+    c.dot_bf16 = rate(pool, 0.3, static_cast<double>(rounds * kernels.dot_operations),
+                      [&](int64_t) { return kernels.dot(rounds); });
+  // Far more than the last-level cache, in all.
+  const int64_t floats = std::max<int64_t>((int64_t{128} << 20) / 4 / pool.size() / 256 * 256, 256);
+  std::vector<float> memory(floats * pool.size(), 1.0f);
+  c.read_bytes = rate(pool, 0.3, static_cast<double>(floats * 4),
+                      [&](int64_t i) { return kernels.read(memory.data() + i * floats, floats); });
+  return c;
+}
+
+Ceilings cached_ceilings(int threads) {
+  if (threads <= 0) threads = ThreadPool(0).size();
+  std::string processor = processor_name();
+  std::string key = fmt::format("{}, {} threads, {}", processor, threads, static_cast<int>(cpu::current_isa()));
+  std::filesystem::path file = cache_file();
+  if (file.empty()) return measure_ceilings(threads);
+  Json all = read_cache(file);
+  if (all.contains(key) && all[key].is_object()) {
+    const Json& entry = all[key];
+    auto number = [&](const char* name) {
+      return entry.contains(name) && entry[name].is_number() ? entry[name].get<double>() : 0.0;
+    };
+    Ceilings c{number("fma_fp32"), number("dot_bf16"), number("read_bytes"), threads, processor};
+    if (c.fma_fp32 > 0 && c.dot_bf16 > 0 && c.read_bytes > 0) return c;
+  }
+  Ceilings c = measure_ceilings(threads);
+  all[key] = {{"fma_fp32", c.fma_fp32}, {"dot_bf16", c.dot_bf16}, {"read_bytes", c.read_bytes}};
+  write_cache(file, all);
+  return c;
+}
+
+}  // namespace longhand
