@@ -47,7 +47,7 @@ all: $(BUILD)/longhand  ## build the program, build/longhand
 core: $(CORE_LIB)  ## build the core library alone (fmt, doctest, nlohmann-json)
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) tests/fuzz/fuzz.mk | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
 
 demo: packages  ## corpus, training, validation, samples and report in a few minutes
 	@$(MAKE) --no-print-directory all
@@ -109,5 +109,7 @@ $(BUILD)/bench/ops: $(call object,bench/ops.cpp $(filter-out tests/ops/main.cpp,
 $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(CORE_LIB)
 	@mkdir -p $(@D)
 	$(CXX) $(LINK) $^ -ldl -o $@
+
+include tests/fuzz/fuzz.mk
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -73,7 +73,7 @@ struct SafetensorsFile::State {
     auto found = by_name.find(name);
     if (found != by_name.end()) return *found->second;
     std::vector<std::string> names;
-    for (const auto& [known, entry] : by_name) names.push_back(known);
+    for (const auto& [known, entry] : by_name) names.push_back(printable(known));
     fail("{}: no tensor {}{}", path, printable(name), printable(did_you_mean(name, names)));
   }
 
