@@ -18,6 +18,7 @@ LONGHAND_INLINE vec opaque(float x) {
 
 LONGHAND_INLINE float total(const vec (&c)[chains]) {
   vec all = c[0];
+#pragma GCC unroll 24
   for (int i = 1; i < chains; ++i) all = all + c[i];
   return sum(all);
 }

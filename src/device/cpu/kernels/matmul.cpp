@@ -205,6 +205,7 @@ void multiply(const MatmulBlock& block, const MatmulOutput& output) {
       int columns = static_cast<int>(rest < tile_columns ? rest : tile_columns);
       int vectors = columns > lanes ? 2 : 1;
       Tile run = block.pairs ? tile_for<true>(rows, vectors) : tile_for<false>(rows, vectors);
+      expect_tile(output, block.first_row + begin, rows, column, columns);
       run(block.a + i * block.a_stride, b, block.steps, sums);
       finish_tile(output, sums, block.first_row + begin, rows, column, columns);
       b += block.b_stride;

@@ -131,9 +131,39 @@ LONGHAND_INLINE void finish_row(const MatmulOutput& o, const float* sums, int64_
   }
 }
 
+/// Where the sums of a row go when nothing happens to them but, at most, an addition; null otherwise.
+LONGHAND_INLINE float* plain_row(const MatmulOutput& o, int64_t row, int64_t column) {
+  if (!o.last) return o.partial + row * o.partial_stride + column;
+  if (o.out_bf16 || o.bias || o.pre_activation || o.activation || o.dropout || o.accumulate) return nullptr;
+  if (o.add_partial && o.partial != o.out) return nullptr;
+  return static_cast<float*>(o.out) + row * o.out_stride + column;
+}
+
+/// Calls the lines of a tile's results into the cache while its sums are being formed.
+LONGHAND_INLINE void expect_tile(const MatmulOutput& o, int64_t row, int rows, int64_t column, int columns) {
+  bool in_partial = !o.last || (o.add_partial && o.partial != o.out);
+  int64_t width = !in_partial && o.out_bf16 ? 2 : 4, stride = (in_partial ? o.partial_stride : o.out_stride) * width;
+  const char* at = static_cast<const char*>(in_partial ? o.partial : o.out) + column * width + row * stride;
+  for (int r = 0; r < rows; ++r, at += stride) {
+    __builtin_prefetch(at, 1);
+    __builtin_prefetch(at + columns * width - 1, 1);
+  }
+}
+
 /// The sums of a tile, tile_columns a row.
-static void finish_tile(const MatmulOutput& o, const float* sums, int64_t row, int rows, int64_t column, int columns) {
-  for (int r = 0; r < rows; ++r) finish_row(o, sums + r * tile_columns, row + r, column, columns);
+LONGHAND_INLINE void finish_tile(const MatmulOutput& o, const float* sums, int64_t row, int rows, int64_t column,
+                                 int columns) {
+  float* to = columns == tile_columns ? plain_row(o, row, column) : nullptr;
+  if (!to) {
+    for (int r = 0; r < rows; ++r) finish_row(o, sums + r * tile_columns, row + r, column, columns);
+    return;
+  }
+  int64_t stride = o.last ? o.out_stride : o.partial_stride;
+  for (int r = 0; r < rows; ++r, sums += tile_columns, to += stride)
+    for (int v = 0; v < 2; ++v) {
+      vec x = load(sums + v * lanes);
+      store(to + v * lanes, o.add_partial ? load(to + v * lanes) + x : x);
+    }
 }
 
 }  // namespace LONGHAND_ISA
