@@ -189,7 +189,8 @@ struct LogProbability {
 ///   w -= lr (m / (1 - beta1^step) / (sqrt(v / (1 - beta2^step)) + eps) + weight_decay w)
 /// With a fp32 `master` the update is made there and `weight` gets its rounding; without one a bf16 `weight` is rounded
 /// stochastically. m and v are fp32, or bf16 rounded stochastically. The random element of entry e of parameter p is
-/// 4 e (weight), 4 e + 1 (m), 4 e + 2 (v) in `rounding` with layer = p's index.
+/// 4 e (weight), 4 e + 1 (m), 4 e + 2 (v) in `rounding` with layer = p's index. Stochastic rounding adds the upper 16
+/// bits of the random word to the fp32 word and cuts off the lower half; an infinity stays one, and so does a NaN.
 struct AdamWParameter {
   Tensor weight, master, m, v;
   ConstTensor gradient;
@@ -210,7 +211,8 @@ struct GlobalNorm {
   std::span<const ConstTensor> tensors;
 };
 
-/// out = x in another type, to nearest. With `stream.seed` set through `stochastic`, bf16 is rounded stochastically.
+/// out = x in another type (fp32, bf16, fp16), to nearest. With `stochastic`, bf16 is rounded stochastically as in
+/// AdamW, entry e by element e of `stream`.
 struct Cast {
   Tensor out;
   ConstTensor x;

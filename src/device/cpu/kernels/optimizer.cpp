@@ -43,29 +43,35 @@ LONGHAND_KERNEL void adamw(const AdamWRange& a) {
   });
 }
 
-/// fp32 unless the squares leave its range, then fp64.
+/// fp32 over a block unless the squares leave its range, fp64 then and over the blocks.
 template <class T>
 LONGHAND_KERNEL double sum_of_squares(const void* values, int64_t n) {
-  const T* x = static_cast<const T*>(values);
-  vec total[4] = {};
-  int64_t i = 0;
-  for (; i + 4 * lanes <= n; i += 4 * lanes)
-    for (int v = 0; v < 4; ++v) {
-      vec value = load(x + i + v * lanes);
-      total[v] += value * value;
+  constexpr int64_t block = 1024;
+  double all = 0;
+  for (int64_t at = 0; at < n; at += block) {
+    const T* x = static_cast<const T*>(values) + at;
+    int64_t count = n - at < block ? n - at : block, i = 0;
+    vec total[4] = {};
+    for (; i + 4 * lanes <= count; i += 4 * lanes)
+      for (int v = 0; v < 4; ++v) {
+        vec value = load(x + i + v * lanes);
+        total[v] += value * value;
+      }
+    each_vector(count - i, [&](int64_t j, auto part) {
+      vec value = load(x + i + j, part);
+      total[0] += value * value;
+    });
+    float sum = longhand::cpu::sum((total[0] + total[1]) + (total[2] + total[3]));
+    if (sum > 1e-20f && sum < 1e38f) {
+      all += sum;
+      continue;
     }
-  each_vector(n - i, [&](int64_t j, auto part) {
-    vec value = load(x + i + j, part);
-    total[0] += value * value;
-  });
-  float sum = longhand::cpu::sum((total[0] + total[1]) + (total[2] + total[3]));
-  if (sum > 1e-20f && sum < 1e38f) return sum;
-  double exact = 0;
-  for (int64_t j = 0; j < n; ++j) {
-    double value = to_float(x[j]);
-    exact += value * value;
+    for (int64_t j = 0; j < count; ++j) {
+      double value = to_float(x[j]);
+      all += value * value;
+    }
   }
-  return exact;
+  return all;
 }
 
 }  // namespace LONGHAND_ISA

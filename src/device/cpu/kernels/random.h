@@ -137,8 +137,9 @@ LONGHAND_INLINE const float* dropout_piece(DropoutRow& row, const DropoutKey& dr
 LONGHAND_INLINE vec round_by_chance(vec x, uvec random) {
   uvec word = (uvec)x;
   uvec special = (uvec)((word & 0x7f800000u) == 0x7f800000u);
+  uvec is_nan_bit = (uvec)((word & 0x7fffffffu) > 0x7f800000u) & 0x400000u;
   uvec moved = word + (~special & (random >> 16));
-  return (vec)(moved & 0xffff0000u);
+  return (vec)((moved & 0xffff0000u) | is_nan_bit);
 }
 
 }  // namespace LONGHAND_ISA
