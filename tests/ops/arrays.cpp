@@ -31,6 +31,8 @@ void encode(Dtype type, double x, char* to) {
       std::memcpy(to, &value, 2);
       return;
     }
+    case Dtype::fp16:
+      return put<_Float16>(to, x);
     case Dtype::i32:
       return put<int32_t>(to, x);
     case Dtype::i64:
@@ -51,6 +53,8 @@ double decode(Dtype type, const char* from) {
       std::memcpy(&value, from, 2);
       return static_cast<float>(value);
     }
+    case Dtype::fp16:
+      return get<_Float16>(from);
     case Dtype::i32:
       return get<int32_t>(from);
     case Dtype::i64:
@@ -96,10 +100,13 @@ std::string Sizes::text() const {
   return text;
 }
 
-bool is_float(Dtype type) { return type == Dtype::fp32 || type == Dtype::bf16 || type == Dtype::fp64; }
+bool is_float(Dtype type) {
+  return type == Dtype::fp32 || type == Dtype::bf16 || type == Dtype::fp16 || type == Dtype::fp64;
+}
 
 double round_to(Dtype type, double x) {
   if (type == Dtype::fp32) return static_cast<float>(x);
+  if (type == Dtype::fp16) return static_cast<double>(static_cast<_Float16>(x));
   if (type != Dtype::bf16 || !std::isfinite(x) || x == 0) return type == Dtype::bf16 && std::isnan(x) ? NAN : x;
   // One rounding, from double to 8 significant bits, ties to even.
   int exponent;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -154,8 +155,11 @@ class Fp64 : public Arrays {
   /// The error of an array is measured against its norm or this one, whichever is larger: the size of the terms where
   /// they cancel.
   void scale(const std::string& name, double norm) { scales[name] = norm; }
+  /// The row's own check() judges this array, not its distance.
+  void judged_by_row(const std::string& name) { judged.insert(name); }
 
   std::map<std::string, double> scales;
+  std::set<std::string> judged;
 
  private:
   Dtype type_;

@@ -157,6 +157,7 @@ struct LayerNormBackwardRow : Operation {
     const Array &sum = c["sum"], &mean = c["mean"], &rstd = c["rstd"], &gain = c["gain"], &d_out = c["d_out"];
     Dropout dropout = c.dropout(RandomUse::residual_dropout);
     int64_t width = c("D");
+    double terms = 0;  // the size of what cancels in a row without variance
     for (int64_t r = 0; r < c("rows"); ++r) {
       double average = 0, along = 0;  // of d_out gain, and of its product with the normalised row
       auto normalised = [&](int64_t i) { return f.store((sum(r, i) - mean(r)) * rstd(r)); };
@@ -165,6 +166,7 @@ struct LayerNormBackwardRow : Operation {
         along += d_out(r, i) * gain(i) * normalised(i) / width;
         f.at("d_gain")(i) += d_out(r, i) * normalised(i);
         f.at("d_bias")(i) += d_out(r, i);
+        terms = std::hypot(terms, rstd(r) * d_out(r, i) * gain(i));
       }
       for (int64_t i = 0; i < width && c("parts") & 1; ++i) {
         double& d_sum = f.at("d_sum")(r, i);
@@ -172,6 +174,7 @@ struct LayerNormBackwardRow : Operation {
         if (c("parts") & 2) f.at("d_x")(r, i) = d_sum * (dropout ? dropout.factor(r * width + i) : 1);
       }
     }
+    f.scale("d_sum", terms), f.scale("d_x", terms);
   }
 
   std::vector<Gradient> gradients(const Case& c) const override {

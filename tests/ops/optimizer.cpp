@@ -78,6 +78,8 @@ struct AdamWRow : Operation {
       const Array& gradient = c[numbered("gradient", n)];
       Array &weight = f.at(numbered("weight", n)), &m = f.at(numbered("m", n)), &v = f.at(numbered("v", n));
       const Array& start = c[numbered(c("master") ? "master" : "weight", n)];
+      if (c("low")) f.judged_by_row(numbered("m", n)), f.judged_by_row(numbered("v", n));
+      if (stochastic_weight(c)) f.judged_by_row(numbered("weight", n));
       double lr = static_cast<double>(a.learning_rate) * p.learning_rate_scale;
       for (int64_t e = 0; e < gradient.elements(); ++e) {
         double g = a.gradient_scale * gradient.value[e], w = start.value[e];

@@ -98,42 +98,45 @@ struct BiasBackwardRow : Operation {
   std::vector<Sizes> timed_shapes() const override { return {{{"rows", 2048}, {"n", 3072}}}; }
 };
 
-/// Types of the case and of the other side: fp32 to bf16 and back, and each to itself; stochastic to bf16.
+/// fp32 to bf16 and back, each to itself (same), fp32 and fp16 (half), and stochastically to bf16.
 struct CastRow : Operation {
   std::vector<Sizes> shapes() const override {
     std::vector<Sizes> list;
     for (auto [rows, width] : std::vector<std::array<int64_t, 2>>{{1, 1}, {3, 7}, {5, 1000}, {1, 16}})
-      for (int64_t same : {0, 1}) list.push_back({{"rows", rows}, {"n", width}, {"same", same}});
+      for (const char* to : {"other", "same", "half"}) list.push_back({{"rows", rows}, {"n", width}, {to, 1}});
+    list.push_back({{"rows", 5}, {"n", 33}, {"from_half", 1}});
     list.push_back({{"rows", 40}, {"n", 101}, {"stochastic", 1}});
     return list;
   }
   std::vector<Dtype> types(const Sizes& s) const override {
-    return s["stochastic"] ? std::vector{Dtype::fp32} : std::vector{Dtype::fp32, Dtype::bf16};
+    return s["stochastic"] || s["from_half"] ? std::vector{Dtype::fp32} : std::vector{Dtype::fp32, Dtype::bf16};
   }
   bool exact() const override { return true; }
   void inputs(Case& c, Random& random) const override {
     Shape shape{c("rows"), c("n")};
-    Array& x = c.input("x", shape, [&] { return std::exp(4 * random.normal()) * (random.below(2) ? 1 : -1); });
+    auto wide = [&] { return std::exp(4 * random.normal()) * (random.below(2) ? 1 : -1); };
+    auto narrow = [&] { return std::exp(random.normal()) * (random.below(2) ? 1 : -1); };
+    Array& x = c("half") ? c.input("x", shape, narrow) : c.input("x", shape, wide);
+    if (c("from_half")) x.type = Dtype::fp16;
     for (int64_t e = 0; e < x.elements(); e += 5) x.value[e] = 1 + std::exp2(-8);  // halfway between two bf16
     for (int64_t e = 0; e < x.elements(); e += 7) x.value[e] = 0;
     x.round();
     Dtype other = c.type == Dtype::fp32 ? Dtype::bf16 : Dtype::fp32;
-    c.output(c("stochastic") ? "rounded" : "out", shape, c("same") ? c.type : other);
+    c.output("out", shape, c("same") ? c.type : c("half") ? Dtype::fp16 : c("from_half") ? Dtype::fp32 : other);
   }
   void reference(const Case& c, Fp64& f) const override {
-    if (!c("stochastic")) f.at("out").value = c["x"].value;
-    f.all.erase("rounded");
+    f.at("out").value = c["x"].value;
+    if (c("stochastic")) f.judged_by_row("out");
   }
   void check(const Case& c, const Arrays& result, const Fp64&, const Complaint& complain) const override {
-    if (c("stochastic")) check_stochastic("rounded", c["x"], result["rounded"], complain);
+    if (c("stochastic")) check_stochastic("out", c["x"], result["out"], complain);
   }
   void run(Device& device, const Case& c, Bound& d) const override {
-    device.cast({.out = d[c("stochastic") ? "rounded" : "out"],
+    device.cast({.out = d["out"],
                  .x = d["x"],
                  .stochastic = c("stochastic") != 0,
                  .stream = {.seed = 5, .step = 2, .use = RandomUse::stochastic_rounding, .layer = 1}});
   }
-  bool comparable(const Case& c) const override { return !c("stochastic"); }
   Cost cost(const Sizes& s, Dtype) const override {
     double elements = s["rows"] * s["n"];
     return {(s["same"] ? 8 : 6) * elements, elements};

@@ -92,7 +92,7 @@ struct SampleRow : Operation {
   /// logprob of the device's own token.
   void reference(const Case& c, Fp64& f) const override {
     Array tokens = f.device("tokens");
-    f.all.erase("tokens");
+    f.judged_by_row("tokens");
     for (int64_t r = 0; r < c("rows"); ++r) {
       auto token = static_cast<int64_t>(tokens(r));
       if (token < 0 || token >= c("V")) continue;  // check() says so
