@@ -12,7 +12,7 @@ using namespace longhand::testing;
 namespace {
 
 std::vector<StepReport> train(const TrainOptions& options, const TokenFile& data, int64_t steps) {
-  auto device = make_device("cpu", {.threads = 2});
+  auto device = make_device("cpu", {.threads = 1});
   Trainer trainer(*device, options, data, 0);
   std::vector<StepReport> reports;
   for (int64_t i = 0; i < steps; ++i) reports.push_back(trainer.step());
@@ -105,7 +105,7 @@ TEST_CASE("the guard lets a run settle, then stops what leaps") {
 TEST_CASE("validation predicts every token once and knows bits a byte") {
   Scratch scratch;
   TokenFile data(write_tokens(scratch, "tokens.safetensors", 1000));
-  auto device = make_device("cpu", {.threads = 2});
+  auto device = make_device("cpu", {.threads = 1});
   TrainOptions options = small_options();
   Trainer trainer(*device, options, data, 1 << 20);
   std::vector<ValidationRow> rows = trainer.validate();
@@ -130,7 +130,7 @@ TEST_CASE("validation predicts every token once and knows bits a byte") {
 TEST_CASE("validation leaves the run's numbers alone") {
   Scratch scratch;
   TokenFile data(write_tokens(scratch, "tokens.safetensors", 1000));
-  auto device = make_device("cpu", {.threads = 2});
+  auto device = make_device("cpu", {.threads = 1});
   Trainer with(*device, small_options(), data, 100), without(*device, small_options(), data, 0);
   for (int i = 0; i < 4; ++i) {
     CHECK(with.step().loss == without.step().loss);
