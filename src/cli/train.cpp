@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "longhand/ceilings.h"
 #include "src/cli/train_flags.h"
 
 namespace longhand::cli {
@@ -14,6 +15,11 @@ volatile std::sig_atomic_t caught_signal = 0;
 void on_signal(int signal) {
   caught_signal = signal;
   std::signal(signal, SIG_DFL);
+}
+
+double speed_of_light(int threads, Dtype type) {
+  Ceilings ceilings = cached_ceilings(threads);
+  return type == Dtype::bf16 ? ceilings.dot_bf16 : ceilings.fma_fp32;
 }
 
 struct Train {
@@ -47,7 +53,9 @@ struct Train {
     TrainOptions options = flags.options(command, common, run.init, checkpoint);
     std::unique_ptr<Device> device = common.make();
     std::signal(SIGINT, on_signal), std::signal(SIGTERM, on_signal);
-    RunCallbacks callbacks{.stop = [] { return caught_signal != 0; }, .ceiling = {}, .sample = {}};
+    RunCallbacks callbacks{.stop = [] { return caught_signal != 0; },
+                           .ceiling = [&] { return speed_of_light(device->threads(), options.type); },
+                           .sample = {}};
     if (run_training(*device, options, run, callbacks) == RunEnd::finished) return;
     device.reset();
     std::fflush(nullptr);

@@ -42,7 +42,7 @@ class Run {
         files_(run.output),
         validation_(!data.validation().empty() && run.validate_tokens > 0),
         plan_(plan_memory(options, validation_)),
-        ceiling_(callbacks.ceiling ? callbacks.ceiling() : 0),
+        ceiling_(callbacks.ceiling && (files_.wanted() || !run.json) ? callbacks.ceiling() : 0),
         printer_({.json = run.json, .log_every = run.log_every, .steps = options.steps, .ceiling = ceiling_}),
         threads_(device.threads()) {
     check_fits(options, plan_, validation_, run.memory_limit > 0 ? run.memory_limit : device.memory_bytes());

@@ -10,9 +10,12 @@ namespace longhand {
 namespace {
 
 std::string grouped(double value) {
-  std::string digits = fmt::format("{:.0f}", value);
-  for (int64_t at = static_cast<int64_t>(digits.size()) - 3; at > 0; at -= 3) digits.insert(at, ",");
-  return digits;
+  std::string digits = fmt::format("{:.0f}", value), text;
+  for (size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && (digits.size() - i) % 3 == 0) text += ',';
+    text += digits[i];
+  }
+  return text;
 }
 
 std::string duration(double seconds) {
