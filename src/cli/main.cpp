@@ -22,6 +22,7 @@ constexpr Entry commands[] = {
     {"Write", add_chat},
     {"Inspect", add_score},
     {"Inspect", add_info},
+    {"Inspect", add_report},
 };
 
 int complain(const char* message, int code) {

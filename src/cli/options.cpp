@@ -1,10 +1,10 @@
 #include "src/cli/options.h"
 
-#include <charconv>
 #include <filesystem>
 #include <iostream>
 #include <iterator>
 
+#include "longhand/data.h"
 #include "longhand/files.h"
 
 namespace longhand::cli {
@@ -57,22 +57,15 @@ void check_utf8(const std::string& text, const std::string& where) {
 }
 
 std::vector<int32_t> parse_ids(const std::string& text, int64_t vocab_size) {
-  std::vector<int32_t> ids;
-  const char* at = text.data();
-  const char* end = at + text.size();
-  for (;;) {
-    while (at < end && (*at == ',' || *at == ' ' || *at == '\n' || *at == '\t' || *at == '\r')) ++at;
-    if (at == end) return ids;
-    int64_t value = -1;
-    auto [next, problem] = std::from_chars(at, end, value);
-    bool separated = next == end || std::string_view(", \n\t\r").find(*next) != std::string_view::npos;
-    if (problem != std::errc() || !separated)
-      fail_usage("--ids: \"{}\" is no token id", printable(std::string_view(at, std::min<size_t>(end - at, 20))));
-    if (value < 0 || value >= vocab_size)
-      fail_usage("--ids: token {} is outside the model's vocabulary of {}", value, vocab_size);
-    ids.push_back(static_cast<int32_t>(value));
-    at = next;
+  std::vector<uint32_t> parsed;
+  try {
+    parsed = parse_token_ids(text, "--ids");
+  } catch (const Error& error) {
+    throw UsageError(error.what());
   }
+  for (uint32_t id : parsed)
+    if (id >= vocab_size) fail_usage("--ids: token {} is outside the model's vocabulary of {}", id, vocab_size);
+  return {parsed.begin(), parsed.end()};
 }
 
 void add_sampling_flags(CLI::App& command, SamplingFlags& flags) {

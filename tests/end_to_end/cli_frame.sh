@@ -33,9 +33,9 @@ check "help of a command lists its flags with defaults" 0 "--temperature" "$long
 check "help COMMAND is COMMAND --help" 0 "--temperature" "$longhand" help generate
 check "the version is printed" 0 "longhand 0." "$longhand" --version
 check "no command is wrong usage" 2 "a command is missing" "$longhand"
-check "a mistyped command names the nearest" 2 'no command "genrate", did you mean generate?' "$longhand" genrate
+check "a mistyped command names the nearest" 2 'no command "genrate" (did you mean "generate"?)' "$longhand" genrate
 check "a flag before the command is wrong usage" 2 "a command comes before its flags" "$longhand" --seed 1 generate
-check "a mistyped flag names the nearest" 2 "no flag --temprature, did you mean --temperature?" \
+check "a mistyped flag names the nearest" 2 'no flag --temprature (did you mean "--temperature"?)' \
   "$longhand" generate --temprature 1
 check "a wrong type is one clear line" 2 'longhand: generate: --tokens cannot be "many"' \
   "$longhand" generate --tokens many
@@ -44,7 +44,7 @@ check "a flag given twice is one clear line" 2 "--tokens is given more than once
 check "a word too many is one clear line" 2 '"surplus" is not expected' "$longhand" generate surplus
 
 check "a mistyped key names its line and the nearest" 2 \
-  'config.yaml:3: generate has no flag for "temprature", did you mean temperature?' \
+  'config.yaml:3: generate has no flag for "temprature" (did you mean "temperature"?)' \
   "$longhand" generate --config "$(config 'tokens: 3\nsampling:\n  temprature: 1\n')"
 check "a wrong type in a file names its line" 2 'config.yaml:2: --tokens cannot be "many"' \
   "$longhand" generate --config "$(config '# comment\ntokens: many\n')"
