@@ -1,0 +1,117 @@
+// Generation: the model token by token, with a ring of keys and values in place of the memory of hidden states. Weights
+// are fixed here, so a key computed once stays right however far it moves into the past: R is indexed by distance and
+// built once for all.
+//
+//   every layer and query:  the `window` nearest keys, 0 <= d < window, each computed with its own full context
+//
+// This equals one pass over the whole text under that mask; the text may be longer than any training context.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "longhand/parameters.h"
+
+namespace longhand {
+
+/// A weight file on a device, in a chosen type.
+struct LoadedModel {
+  ModelConfig config;
+  ParameterSet weights;
+  std::string tokenizer;  // serialized SentencePiece model; empty when the file has none
+};
+
+/// Fails with the file's name when it is no weight file (a token file, say). type: fp32 | bf16.
+LoadedModel load_model(Device& device, const std::string& path, Dtype type);
+
+/// What is fixed before the first token: it decides every size.
+struct DecoderShape {
+  int64_t sequences = 1;  // S: texts side by side, each with rings of its own
+  int64_t window = 0;     // W: keys a query sees; 0 = segment + mem_len of the configuration
+  int64_t chunk = 64;     // tokens of one call at most
+};
+
+class Decoder {
+ public:
+  /// `weights` outlives the decoder. A same_length model sees no further than its mem_len, whatever the window.
+  Decoder(Device& device, const ModelConfig& config, const ParameterSet& weights, const DecoderShape& shape);
+
+  /// Counts the arenas without allocating: pairs (name, bytes) in order.
+  static std::vector<std::pair<std::string, int64_t>> plan(const ModelConfig& config, const DecoderShape& shape,
+                                                           Dtype type);
+
+  /// The next tokens of one sequence, at least one. A sequence stands in a call once.
+  struct Input {
+    int32_t sequence = 0;
+    std::span<const int32_t> tokens;
+    bool every = false;  // logits after each token; otherwise after the last one
+    bool none = false;   // no logits at all: the call only fills the rings
+  };
+  /// Takes all inputs in one pass of at most `chunk` tokens in all (or `sequences`, where that is more) and returns
+  /// logits [rows, V] fp32 in the order of the inputs, on the device, valid until the next call; empty when none were
+  /// asked for. A row's bits depend neither on the other rows nor on how the text was cut into calls.
+  Tensor forward(std::span<const Input> inputs);
+
+  int64_t position(int32_t sequence) const;  // tokens taken so far
+  void reset(int32_t sequence);
+  void copy(int32_t to, int32_t from);  // sequence `to` goes on from where `from` stands
+
+  const ModelConfig& config() const;
+  int64_t window() const;  // as it takes effect
+  int64_t sequences() const;
+  int64_t rows() const;  // tokens of one call at most
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+/// A text being written. rules.stream.seed and rules.stream.step tell one text's random numbers from another's; the
+/// element is the token's position, so what is drawn does not depend on how the text was cut into calls.
+struct WrittenText {
+  int32_t sequence = 0;
+  std::vector<int32_t> tokens;  // from the decoder's position 0 on; at least one before the first draw
+  SamplingParameters rules;
+};
+
+/// Draws tokens for several texts at once.
+class Writer {
+ public:
+  Writer(Device& device, Decoder& decoder);
+
+  /// Feeds what the decoder has not seen of a text, all but its last token.
+  void read(const WrittenText& text);
+
+  struct Drawn {
+    int32_t token;
+    float logprob;  // log softmax of the raw logits
+  };
+  /// Reads each text, draws the next token of each and appends it.
+  std::vector<Drawn> next(std::span<WrittenText* const> texts);
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+/// Lets text through until one of the stop strings begins. What may be the beginning of one is held back until the rest
+/// decides.
+class StopFilter {
+ public:
+  explicit StopFilter(std::vector<std::string> stops);  // empty strings are left out
+  std::string push(std::string_view text);              // what is safe to show; nothing once stopped
+  std::string finish();                                 // what is still held back
+  bool stopped() const { return stopped_; }
+
+ private:
+  std::vector<std::string> stops_;
+  std::string held_;
+  bool stopped_ = false;
+};
+
+}  // namespace longhand

@@ -1,0 +1,144 @@
+// longhand chat: a conversation whose memory is the ring; it lasts until /exit or the end of the input.
+#include <unistd.h>
+
+#include <cstdio>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "src/cli/options.h"
+#include "src/cli/piece_stream.h"
+
+namespace longhand::cli {
+namespace {
+
+struct ChatFlags {
+  ModelFlags model;
+  SamplingFlags sampling;
+  std::string system;
+};
+
+// How turns are marked: by the vocabulary's symbols where it has them, by words otherwise.
+class Template {
+ public:
+  explicit Template(const Tokenizer& tokenizer)
+      : tokenizer_(tokenizer),
+        system_(tokenizer.symbol("<|system|>")),
+        user_(tokenizer.symbol("<|user|>")),
+        assistant_(tokenizer.symbol("<|assistant|>")),
+        end_(tokenizer.symbol("<|end|>")) {}
+
+  bool has_symbols() const { return user_ >= 0 && assistant_ >= 0 && end_ >= 0; }
+
+  std::vector<int32_t> start(const std::string& system) const {
+    std::vector<int32_t> tokens = {tokenizer_.end_of_document()};
+    if (system.empty()) return tokens;
+    if (has_symbols() && system_ >= 0) tokens.push_back(system_);
+    append(tokens, has_symbols() ? system : system + "\n");
+    if (has_symbols()) tokens.push_back(end_);
+    return tokens;
+  }
+
+  /// The user's turn and the beginning of the answer.
+  std::vector<int32_t> turn(const std::string& line) const {
+    std::vector<int32_t> tokens;
+    if (has_symbols()) tokens.push_back(user_);
+    append(tokens, has_symbols() ? line : "\nUser: " + line + "\nAssistant:");
+    if (has_symbols()) tokens.push_back(end_), tokens.push_back(assistant_);
+    return tokens;
+  }
+
+  bool ends(int32_t token) const { return token == tokenizer_.end_of_document() || (has_symbols() && token == end_); }
+
+  /// What closes an answer that did not close itself.
+  int32_t end() const { return has_symbols() ? end_ : -1; }
+
+  std::vector<std::string> stops() const {
+    return has_symbols() ? std::vector<std::string>{"<|user|>"} : std::vector<std::string>{"\nUser:"};
+  }
+
+ private:
+  void append(std::vector<int32_t>& tokens, const std::string& text) const {
+    std::vector<int32_t> part = tokenizer_.encode(text);
+    tokens.insert(tokens.end(), part.begin(), part.end());
+  }
+
+  const Tokenizer& tokenizer_;
+  int32_t system_, user_, assistant_, end_;
+};
+
+void show(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+// Writes the answer to the last turn, as it goes unless `live` is false, and returns it.
+std::string answer(Writer& writer, WrittenText& text, const Template& form, const Tokenizer& tokenizer,
+                   const SamplingFlags& flags, bool live) {
+  std::vector<std::string> stops = flags.stop;
+  for (const std::string& stop : form.stops()) stops.push_back(stop);
+  PieceStream stream(tokenizer, stops);
+  std::string all;
+  auto take = [&](std::string piece) {
+    if (all.empty()) piece.erase(0, piece.find_first_not_of(' '));
+    all += piece;
+    if (live) show(piece);
+  };
+  WrittenText* one = &text;
+  bool ended = false;
+  for (int64_t i = 0; i < flags.tokens && !ended && !stream.stopped(); ++i) {
+    int32_t token = writer.next({&one, 1})[0].token;
+    ended = form.ends(token);
+    if (!ended) take(stream.push(token));
+  }
+  take(stream.finish());
+  if (form.end() >= 0 && text.tokens.back() != form.end()) text.tokens.push_back(form.end());
+  return all;
+}
+
+void run_chat(const ChatFlags& flags, const Common& common) {
+  auto device = common.make();
+  WrittenText text;
+  text.rules = flags.sampling.rules(common.seed, 0);
+  OpenModel open = open_model(*device, flags.model);
+  if (!open.tokenizer) fail_usage("{} has no tokenizer, and a conversation needs one", open.path);
+  Decoder decoder(*device, open.model.config, open.model.weights, {.window = flags.sampling.window, .chunk = 128});
+  Writer writer(*device, decoder);
+  Template form(*open.tokenizer);
+  check_utf8(flags.system, "--system");
+  text.tokens = form.start(flags.system);
+
+  bool terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+  if (terminal) show("/reset forgets the conversation, /exit leaves\n");
+  for (std::string line; show(terminal ? "> " : ""), std::getline(std::cin, line);) {
+    if (line.ends_with('\r')) line.pop_back();
+    if (line == "/exit") return;
+    if (line == "/reset") {
+      decoder.reset(0);
+      text.tokens = form.start(flags.system);
+      continue;
+    }
+    if (line.empty()) continue;
+    check_utf8(line, "the line read");
+    std::vector<int32_t> turn = form.turn(line);
+    text.tokens.insert(text.tokens.end(), turn.begin(), turn.end());
+    std::string reply = answer(writer, text, form, *open.tokenizer, flags.sampling, !common.json);
+    nlohmann::ordered_json object = {{"text", reply}};
+    show(common.json ? object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n" : "\n");
+  }
+}
+
+}  // namespace
+
+void add_chat(CLI::App& app, Common& common) {
+  CLI::App* command = add_command(app, common, "chat", "Talk with a model, a line a turn; works in a pipe too");
+  auto flags = std::make_shared<ChatFlags>();
+  command->add_option("--system", flags->system, "what the conversation begins with")
+      ->type_name("TEXT")
+      ->group("Prompt");
+  add_sampling_flags(*command, flags->sampling);
+  add_model_flags(*command, flags->model);
+  command->callback([flags, &common] { common.run = [flags, &common] { run_chat(*flags, common); }; });
+}
+
+}  // namespace longhand::cli

@@ -1,0 +1,174 @@
+// longhand generate: continues a prompt, as it goes.
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "src/cli/options.h"
+#include "src/cli/piece_stream.h"
+
+namespace longhand::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+struct GenerateFlags {
+  ModelFlags model;
+  SamplingFlags sampling;
+  std::string prompt, prompt_file, ids;
+  int64_t samples = 1;
+  bool echo = false, has_prompt = false;
+};
+
+struct Sample {
+  WrittenText text;
+  std::unique_ptr<PieceStream> stream;  // without a tokenizer there is none
+  std::vector<int32_t> written;
+  std::string shown;
+  const char* finish = "length";
+  bool done = false;
+};
+
+// A text follows the end of a document, as documents do in training.
+std::vector<int32_t> prompt_tokens(const GenerateFlags& flags, const OpenModel& open, std::string& text) {
+  if (flags.has_prompt + !flags.prompt_file.empty() + !flags.ids.empty() > 1)
+    fail_usage("give one of --prompt, --prompt-file and --ids");
+  if (!flags.ids.empty()) {
+    std::vector<int32_t> ids = parse_ids(flags.ids, open.model.config.vocab_size);
+    if (ids.empty()) fail_usage("--ids names no token");
+    return ids;
+  }
+  if (!open.tokenizer) fail_usage("{} has no tokenizer: give the prompt as --ids 1,2,3", open.path);
+  bool read = !flags.prompt_file.empty() || flags.prompt == "-";
+  if (read) {
+    text = read_text(flags.prompt_file.empty() ? "-" : flags.prompt_file);
+    if (text.ends_with('\n')) text.pop_back();
+  } else {
+    text = flags.prompt;
+    check_utf8(text, "--prompt");
+  }
+  std::vector<int32_t> tokens = {open.tokenizer->end_of_document()};
+  std::vector<int32_t> body = open.tokenizer->encode(text);
+  tokens.insert(tokens.end(), body.begin(), body.end());
+  return tokens;
+}
+
+void show(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+// Takes a drawn token into the sample and returns what can be shown of it.
+std::string take(Sample& sample, int32_t token, const OpenModel& open, bool ignore_end) {
+  if (open.tokenizer && token == open.tokenizer->end_of_document() && !ignore_end) {
+    sample.finish = "stop", sample.done = true;
+    return {};
+  }
+  std::string piece;
+  if (sample.stream) {
+    piece = sample.stream->push(token);
+    if (sample.stream->stopped()) sample.finish = "stop", sample.done = true;
+  } else {
+    piece = fmt::format("{}{}", sample.written.empty() ? "" : " ", token);
+  }
+  sample.written.push_back(token);
+  return piece;
+}
+
+void print_json(const Sample& sample, size_t index, const OpenModel& open, int64_t prompt_tokens, double prompt_rate,
+                double rate) {
+  nlohmann::ordered_json line;
+  line["sample"] = index;
+  line["prompt_tokens"] = prompt_tokens;
+  line["ids"] = sample.written;
+  if (open.tokenizer) line["text"] = sample.shown;
+  line["finish_reason"] = sample.finish;
+  line["prompt_tokens_per_s"] = prompt_rate;
+  line["tokens_per_s"] = rate;
+  fmt::print("{}\n", line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+}
+
+void run_generate(const GenerateFlags& flags, const Common& common) {
+  if (flags.samples < 1) fail_usage("--num-samples {}: it is 1 or more", flags.samples);
+  flags.sampling.rules(0, 0);
+  auto device = common.make();
+  OpenModel open = open_model(*device, flags.model);
+  if (!open.tokenizer && !flags.sampling.stop.empty())
+    fail_usage("--stop needs a tokenizer, and {} has none", open.path);
+  std::string prompt;
+  std::vector<int32_t> tokens = prompt_tokens(flags, open, prompt);
+  Decoder decoder(*device, open.model.config, open.model.weights,
+                  {.sequences = flags.samples, .window = flags.sampling.window, .chunk = 128});
+  Writer writer(*device, decoder);
+
+  std::vector<Sample> samples(flags.samples);
+  for (int64_t s = 0; s < flags.samples; ++s) {
+    samples[s].text = {static_cast<int32_t>(s), tokens, flags.sampling.rules(common.seed, s)};
+    if (open.tokenizer) samples[s].stream = std::make_unique<PieceStream>(*open.tokenizer, flags.sampling.stop);
+  }
+  auto start = Clock::now();
+  writer.read(samples[0].text);
+  for (int64_t s = 1; s < flags.samples; ++s) decoder.copy(static_cast<int32_t>(s), 0);
+  double prompt_rate = (tokens.size() - 1) / std::max(seconds_since(start), 1e-9);
+
+  bool live = flags.samples == 1 && !common.json;
+  if (live && flags.echo) show(prompt);
+  int64_t drawn = 0;
+  start = Clock::now();
+  for (int64_t step = 0; step < flags.sampling.tokens; ++step) {
+    std::vector<WrittenText*> texts;
+    std::vector<Sample*> active;
+    for (Sample& sample : samples)
+      if (!sample.done) active.push_back(&sample), texts.push_back(&sample.text);
+    if (active.empty()) break;
+    auto next = writer.next(texts);
+    drawn += static_cast<int64_t>(next.size());
+    for (size_t i = 0; i < active.size(); ++i) {
+      std::string piece = take(*active[i], next[i].token, open, flags.sampling.ignore_end);
+      active[i]->shown += piece;
+      if (live && !piece.empty()) show(piece);
+    }
+  }
+  double rate = drawn / std::max(seconds_since(start), 1e-9);
+
+  for (size_t s = 0; s < samples.size(); ++s) {
+    std::string rest = samples[s].stream ? samples[s].stream->finish() : "";
+    samples[s].shown += rest;
+    if (common.json)
+      print_json(samples[s], s, open, static_cast<int64_t>(tokens.size()), prompt_rate, rate);
+    else if (live)
+      show(rest + "\n");
+    else
+      show(fmt::format("[{}] {}{}\n", s + 1, flags.echo ? prompt : "", samples[s].shown));
+  }
+}
+
+}  // namespace
+
+void add_generate(CLI::App& app, Common& common) {
+  CLI::App* command =
+      add_command(app, common, "generate", "Continue a prompt, as far beyond the training context as asked");
+  auto flags = std::make_shared<GenerateFlags>();
+  auto* prompt = command->add_option("--prompt", flags->prompt, "text to continue; - reads it from standard input")
+                     ->type_name("TEXT")
+                     ->group("Prompt");
+  command
+      ->add_option("--prompt-file", flags->prompt_file, "file with the text, without its last line break; - as above")
+      ->type_name("FILE")
+      ->group("Prompt");
+  command->add_option("--ids", flags->ids, "the prompt as token ids: 1,2,3")->type_name("LIST")->group("Prompt");
+  command->add_flag("--echo", flags->echo, "print the prompt before its continuation")->group("Prompt");
+  add_sampling_flags(*command, flags->sampling);
+  command->add_option("--num-samples", flags->samples, "continuations, each with random numbers of its own")
+      ->type_name("N")
+      ->group("Writing");
+  add_model_flags(*command, flags->model);
+  command->callback([flags, prompt, &common] {
+    flags->has_prompt = prompt->count() > 0;
+    common.run = [flags, &common] { run_generate(*flags, common); };
+  });
+}
+
+}  // namespace longhand::cli

@@ -1,0 +1,52 @@
+// Flags that several commands share: which model, which text, how to draw.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "longhand/generate.h"
+#include "longhand/text.h"
+#include "src/cli/command.h"
+
+namespace longhand::cli {
+
+struct ModelFlags {
+  std::string path, dtype = "fp32";
+};
+void add_model_flags(CLI::App& command, ModelFlags& flags);
+
+/// A model with its tokenizer, where the file has one.
+struct OpenModel {
+  std::string path;
+  LoadedModel model;
+  std::optional<Tokenizer> tokenizer;
+};
+/// Without a path the weights that come with the program: weights/tiny.safetensors beside the program, in its parent
+/// folder or in the current one.
+OpenModel open_model(Device& device, const ModelFlags& flags);
+
+Dtype parse_dtype(const std::string& name);  // fp32 | bf16
+
+/// The text of a file, "-" = standard input; checked to be UTF-8.
+std::string read_text(const std::string& path);
+/// Fails with the byte at which `text` stops being UTF-8.
+void check_utf8(const std::string& text, const std::string& where);
+
+/// "1,2,3" or "1 2 3": token ids, each below `vocab_size`.
+std::vector<int32_t> parse_ids(const std::string& text, int64_t vocab_size);
+
+struct SamplingFlags {
+  double temperature = 0.8, top_p = 0.95, min_p = 0, repetition_penalty = 1;
+  int32_t top_k = 0;
+  std::vector<std::string> stop;
+  int64_t tokens = 256, window = 0;
+  bool ignore_end = false;
+
+  SamplingParameters rules(uint64_t seed, uint64_t sample) const;  // checked
+};
+void add_sampling_flags(CLI::App& command, SamplingFlags& flags);
+
+}  // namespace longhand::cli

@@ -1,0 +1,244 @@
+// The model's forward pass over rings. The order of operations is that of Pass (src/model/forward.cpp); rows are tokens
+// of any sequences, N in all.
+#include <algorithm>
+#include <cmath>
+
+#include "longhand/generate.h"
+
+namespace longhand {
+
+struct Decoder::State {
+  State(const ModelConfig& model, const DecoderShape& decoder_shape, Dtype weight_type);
+  void lay_out();
+  void commit();
+  void build_tables();
+
+  int64_t check(std::span<const Input> inputs) const;
+  void upload(std::span<const Input> inputs);
+  void join(LayerNormForward operation, const NormTensors& norm);
+  void layer(int64_t index, int64_t rows);
+  Tensor output(std::span<const Input> inputs);
+  int64_t gather(std::span<const Input> inputs);
+  bool pre() const { return config.norm == NormPlacement::pre; }
+
+  Device* device = nullptr;
+  const ParameterSet* weights = nullptr;
+  ModelConfig config;
+  Dtype type;
+  int64_t sequences, window, rows_max, slots, distances;
+
+  Arena ring_arena{"ring"}, table_arena{"position tables"}, activation_arena{"activations"};
+  std::vector<Tensor> keys, values;                // [S, slots, H, dh] a layer
+  std::vector<Tensor> tables;                      // R, [distances, H dh] a layer
+  Tensor encoding;                                 // [distances, D]
+  Tensor tokens, position, sequence;               // [N]
+  Tensor stream, normed, branch, qkv, heads, up;   // [N, ...]
+  Tensor chosen, chosen_normed, logits;            // rows whose logits are wanted
+  std::vector<int64_t> taken;                      // tokens of each sequence so far
+  std::vector<int32_t> token_list, sequence_list;  // the current call on the host
+  std::vector<int64_t> position_list;
+};
+
+Decoder::State::State(const ModelConfig& model, const DecoderShape& shape, Dtype weight_type)
+    : config(model), type(weight_type), sequences(shape.sequences) {
+  config.check();
+  if (shape.sequences < 1 || shape.chunk < 1 || shape.window < 0)
+    fail_usage("a decoder of {} sequences, {} tokens a call and a window of {}", shape.sequences, shape.chunk,
+               shape.window);
+  window = shape.window ? shape.window : (config.segment ? config.segment : config.mem_len) + config.mem_len;
+  if (config.same_length) window = std::min(window, config.mem_len);
+  if (window < 1) fail_usage("the model states no context of its own: give a window (--window N)");
+  rows_max = std::max(shape.chunk, shape.sequences);
+  slots = (window + rows_max - 1 + 15) / 16 * 16;
+  distances = config.clamp_len ? std::min(window, config.clamp_len + 1) : window;
+  taken.assign(sequences, 0);
+  lay_out();
+}
+
+void Decoder::State::lay_out() {
+  int64_t width = config.d_model, head_width = config.n_head * config.d_head;
+  keys.clear(), values.clear(), tables.clear();
+  for (int64_t l = 0; l < config.n_layer; ++l) {
+    keys.push_back(ring_arena.take(type, {sequences, slots, config.n_head, config.d_head}));
+    values.push_back(ring_arena.take(type, {sequences, slots, config.n_head, config.d_head}));
+    tables.push_back(table_arena.take(type, {distances, head_width}));
+  }
+  encoding = table_arena.take(type, {distances, width});
+  Arena& arena = activation_arena;
+  tokens = arena.take(Dtype::i32, {rows_max});
+  position = arena.take(Dtype::i64, {rows_max});
+  sequence = arena.take(Dtype::i32, {rows_max});
+  stream = arena.take(type, {rows_max, width});
+  normed = arena.take(type, {rows_max, width});
+  branch = arena.take(type, {rows_max, width});
+  qkv = arena.take(type, {rows_max, 3 * head_width});
+  heads = arena.take(type, {rows_max, head_width});
+  up = arena.take(type, {rows_max, config.d_ff});
+  chosen = arena.take(type, {rows_max, width});
+  chosen_normed = arena.take(type, {rows_max, width});
+  logits = arena.take(Dtype::fp32, {rows_max, config.vocab_size});
+}
+
+void Decoder::State::commit() {
+  for (Arena* arena : {&ring_arena, &table_arena, &activation_arena}) arena->commit(*device);
+  lay_out();
+}
+
+void Decoder::State::build_tables() {
+  device->position_encoding({.out = encoding});
+  for (int64_t l = 0; l < config.n_layer; ++l)
+    device->matmul({.out = tables[l], .a = encoding, .b = weights->layers[l].position});
+}
+
+int64_t Decoder::State::check(std::span<const Input> inputs) const {
+  int64_t rows = 0;
+  std::vector<bool> seen(sequences);
+  for (const Input& input : inputs) {
+    if (input.sequence < 0 || input.sequence >= sequences)
+      fail("sequence {} of a decoder that holds {}", input.sequence, sequences);
+    if (seen[input.sequence]) fail("sequence {} stands twice in one call", input.sequence);
+    seen[input.sequence] = true;
+    if (input.tokens.empty()) fail("sequence {} is given no tokens", input.sequence);
+    for (size_t i = 0; i < input.tokens.size(); ++i)
+      if (input.tokens[i] < 0 || input.tokens[i] >= config.vocab_size)
+        fail("token {} at position {}: the model's vocabulary has {} entries", input.tokens[i],
+             taken[input.sequence] + static_cast<int64_t>(i), config.vocab_size);
+    rows += static_cast<int64_t>(input.tokens.size());
+  }
+  if (rows > rows_max) fail("{} tokens in one call of a decoder that takes {}", rows, rows_max);
+  return rows;
+}
+
+void Decoder::State::upload(std::span<const Input> inputs) {
+  token_list.clear(), position_list.clear(), sequence_list.clear();
+  for (const Input& input : inputs)
+    for (int32_t token : input.tokens) {
+      token_list.push_back(token);
+      position_list.push_back(taken[input.sequence]++);
+      sequence_list.push_back(input.sequence);
+    }
+  int64_t rows = static_cast<int64_t>(token_list.size());
+  device->upload(tokens.rows(0, rows), token_list.data());
+  device->upload(position.rows(0, rows), position_list.data());
+  device->upload(sequence.rows(0, rows), sequence_list.data());
+}
+
+void Decoder::State::join(LayerNormForward operation, const NormTensors& norm) {
+  operation.gain = norm.gain, operation.bias = norm.bias, operation.eps = config.norm_eps;
+  device->layernorm_forward(operation);
+}
+
+// On entry `stream` is the layer's input and, pre-norm, `normed` its normalisation; on return they are the next
+// layer's. XLNet's segment term (q_i + w) . S[e] is left out: a text generated here is one segment, e = 0 for every
+// key, so the term is the same for all keys of a query; the softmax cancels it and no selection of keys depends on it.
+void Decoder::State::layer(int64_t index, int64_t rows) {
+  const LayerTensors& w = weights->layers[index];
+  int64_t head_width = config.n_head * config.d_head;
+  Tensor x = stream.rows(0, rows), n = normed.rows(0, rows), b = branch.rows(0, rows);
+  Tensor all = qkv.rows(0, rows), mixed = heads.rows(0, rows), wide = up.rows(0, rows);
+  ConstTensor at = position.rows(0, rows), of = sequence.rows(0, rows);
+  Shape by_head = {rows, config.n_head, config.d_head}, table = {distances, config.n_head, config.d_head};
+  Tensor q = all.slice(1, 0, head_width).reshape(by_head);
+  Tensor k = all.slice(1, head_width, head_width).reshape(by_head);
+  Tensor v = all.slice(1, 2 * head_width, head_width).reshape(by_head);
+
+  device->matmul({.out = all, .a = pre() ? n : x, .b = w.qkv});
+  device->ring_store(
+      {.keys = keys[index], .values = values[index], .k = k, .value = v, .position = at, .sequence = of});
+  device->attention_decode({.out = mixed.reshape(by_head),
+                            .q = q,
+                            .keys = keys[index],
+                            .values = values[index],
+                            .r = tables[index].reshape(table),
+                            .u = w.content_bias,
+                            .v = w.position_bias,
+                            .position = at,
+                            .sequence = of,
+                            .window = window,
+                            .topk = config.topk});
+  device->matmul({.out = b, .a = mixed, .b = w.output});
+
+  // Pre-norm: the sum x goes on, its normalisation n is read. Post-norm: n is read and goes on.
+  const NormTensors& middle = pre() ? w.feedforward_norm : w.attention_norm;
+  join({.out = n, .sum = x, .x = b, .residual = x}, middle);
+  device->matmul({.out = wide, .a = n, .b = w.up, .bias = w.up_bias, .activation = config.activation});
+  device->matmul({.out = b, .a = wide, .b = w.down, .bias = w.down_bias});
+  if (!pre())
+    join({.out = x, .sum = n, .x = b, .residual = n}, w.feedforward_norm);
+  else if (index + 1 < config.n_layer)
+    join({.out = n, .sum = x, .x = b, .residual = x}, weights->layers[index + 1].attention_norm);
+  else
+    device->add({.out = x, .a = x, .b = b});
+}
+
+// Copies the stream's rows whose logits are wanted to the front of `chosen`.
+int64_t Decoder::State::gather(std::span<const Input> inputs) {
+  int64_t row = 0, count = 0;
+  for (const Input& input : inputs) {
+    int64_t size = static_cast<int64_t>(input.tokens.size());
+    int64_t wanted = input.none ? 0 : input.every ? size : 1;
+    if (wanted > 0) device->copy(chosen.rows(count, wanted), stream.rows(row + size - wanted, wanted));
+    row += size, count += wanted;
+  }
+  return count;
+}
+
+Tensor Decoder::State::output(std::span<const Input> inputs) {
+  int64_t count = gather(inputs);
+  if (count == 0) return {};
+  Tensor hidden = chosen.rows(0, count);
+  if (config.final_norm) {
+    hidden = chosen_normed.rows(0, count);
+    join({.out = hidden, .x = chosen.rows(0, count)}, weights->final_norm);
+  }
+  Tensor out = logits.rows(0, count);
+  device->matmul({.out = out, .a = hidden, .b = weights->embedding, .bias = weights->output_bias});
+  return out;
+}
+
+Decoder::Decoder(Device& device, const ModelConfig& config, const ParameterSet& weights, const DecoderShape& shape)
+    : state_(std::make_shared<State>(config, shape, weights.type())) {
+  state_->device = &device, state_->weights = &weights;
+  state_->commit();
+  state_->build_tables();
+}
+
+std::vector<std::pair<std::string, int64_t>> Decoder::plan(const ModelConfig& config, const DecoderShape& shape,
+                                                           Dtype type) {
+  State state(config, shape, type);
+  return {{"ring", state.ring_arena.bytes()},
+          {"position tables", state.table_arena.bytes()},
+          {"activations", state.activation_arena.bytes()}};
+}
+
+Tensor Decoder::forward(std::span<const Input> inputs) {
+  State& s = *state_;
+  int64_t rows = s.check(inputs);
+  if (rows == 0) return {};
+  s.upload(inputs);
+  float scale = s.config.scale_embedding ? std::sqrt(static_cast<float>(s.config.d_model)) : 1.0f;
+  Tensor stream = s.stream.rows(0, rows);
+  s.device->embedding_forward(
+      {.out = stream, .tokens = s.tokens.rows(0, rows), .weight = s.weights->embedding, .scale = scale});
+  if (s.pre()) s.join({.out = s.normed.rows(0, rows), .x = stream}, s.weights->layers[0].attention_norm);
+  for (int64_t l = 0; l < s.config.n_layer; ++l) s.layer(l, rows);
+  return s.output(inputs);
+}
+
+int64_t Decoder::position(int32_t sequence) const { return state_->taken.at(sequence); }
+void Decoder::reset(int32_t sequence) { state_->taken.at(sequence) = 0; }
+
+void Decoder::copy(int32_t to, int32_t from) {
+  State& s = *state_;
+  if (to == from) return;
+  for (auto* rings : {&s.keys, &s.values})
+    for (Tensor& ring : *rings) s.device->copy(ring.rows(to, 1), ring.rows(from, 1));
+  s.taken.at(to) = s.taken.at(from);
+}
+
+const ModelConfig& Decoder::config() const { return state_->config; }
+int64_t Decoder::window() const { return state_->window; }
+int64_t Decoder::sequences() const { return state_->sequences; }
+int64_t Decoder::rows() const { return state_->rows_max; }
+
+}  // namespace longhand
