@@ -18,6 +18,8 @@ struct Entry {
 
 // In the order of the help.
 constexpr Entry commands[] = {
+    {"Make", add_train},
+    {"Make", add_plan},
     {"Write", add_generate},
     {"Write", add_chat},
     {"Inspect", add_score},
