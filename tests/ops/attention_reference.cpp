@@ -148,7 +148,7 @@ Array page_bounds(const AttentionCase& a) {
           for (end = begin; end < a.K && a.page(end) == p;) ++end;
           int64_t far = -1, near = -1;  // distances of the visible keys
           for (int64_t j = begin; j < end; ++j)
-            if (a.visible(b, i, j)) near = a.distance(i, j), far = far < 0 ? near : far;
+            if (a.visible(b, i, j)) near = i + a.M - j, far = far < 0 ? near : far;
           if (far < 0) continue;
           double content = 0, segment[2] = {}, position = -INFINITY;
           for (int64_t x = 0; x < a.dh; ++x) {
@@ -156,11 +156,11 @@ Array page_bounds(const AttentionCase& a) {
             content += best(a.k, begin, end, a.B * a.H * a.dh, (b * a.H + h) * a.dh + x, q + a.u(h, x));
             for (int64_t e = 0; e < 2 && !a.bias.empty(); ++e) segment[e] += (q + a.bias(h, x)) * a.embedding(e, h, x);
           }
-          for (int64_t group = near / 64; group <= far / 64; ++group) {
+          for (int64_t group = near / 64; group <= far / 64; ++group) {  // of 64 distances, before they are clamped
             double sum = 0;
             for (int64_t x = 0; x < a.dh; ++x)
-              sum += best(a.r, group * 64, std::min(group * 64 + 64, a.distances), a.H * a.dh, h * a.dh + x,
-                          a.q(i, b, h, x) + a.v(h, x));
+              sum += best(a.r, std::min(group * 64, a.distances - 1), std::min(group * 64 + 64, a.distances),
+                          a.H * a.dh, h * a.dh + x, a.q(i, b, h, x) + a.v(h, x));
             position = std::max(position, sum);
           }
           double& bound = bounds(b, h, i / 64, p);
