@@ -29,6 +29,8 @@ PrepareOptions options_of(const Flags& flags, const Common& common) {
       fail_usage("--language {}: NAME:PATH was expected, as in en:books/english", named);
     options.texts.push_back({named.substr(0, colon), named.substr(colon + 1)});
   }
+  if (!(options.split.validation >= 0 && options.split.validation <= 0.5))
+    fail_usage("--validation {}: it is a share between 0 and 0.5", options.split.validation);
   options.seed = options.split.seed = options.vocabulary.seed = common.seed;
   options.threads = common.threads;
   return options;
@@ -93,24 +95,25 @@ void run(const Flags& flags, const Common& common) {
 }  // namespace
 
 void add_prepare(CLI::App& app, Common& common) {
+  CLI::App* command = add_command(app, common, "prepare", "Turn text into a vocabulary and a token file");
   auto flags = std::make_shared<Flags>();
   PrepareOptions& prepare = flags->prepare;
   prepare.output = "data/tokens.safetensors";
-  CLI::App* command = add_command(app, common, "prepare", "text -> vocabulary and token file");
-  command->add_option("--corpus", flags->corpus,
-                      "libreoffice (twelve languages; scripts/fetch_corpus.sh), the default");
-  command->add_option("--corpus-directory", flags->corpus_directory, "where scripts/fetch_corpus.sh unpacked it")
-      ->capture_default_str();
-  command->add_option("--languages", flags->languages, "some of the corpus's languages: en,zh,...")->delimiter(',');
-  command->add_option("--text", flags->text, "text files or directories; a file is a document")->expected(1, 1 << 20);
-  command->add_option("--language", flags->language, "NAME:PATH, a text with a name of its own; again for each");
-  command->add_flag("--split-lines", prepare.split_lines, "a line, not a file, is a document");
-  command->add_option("--vocab-size", prepare.vocabulary.size, "pieces to train")->capture_default_str();
-  command->add_option("--tokenizer", prepare.tokenizer, "take the vocabulary of a .model or .safetensors file");
-  command->add_option("--validation", prepare.split.validation, "share of documents kept for validation")
-      ->capture_default_str()
-      ->check(CLI::Range(0.0, 0.5));
-  command->add_option("--output", prepare.output, "token file to write")->capture_default_str();
+  auto add = [&](const char* name, auto& value, const char* meaning, const char* type, const char* group) {
+    return command->add_option(name, value, meaning)->type_name(type)->group(group);
+  };
+  add("--corpus", flags->corpus, "libreoffice: twelve languages, fetched by scripts/fetch_corpus.sh; the default",
+      "NAME", "Text");
+  add("--corpus-directory", flags->corpus_directory, "where scripts/fetch_corpus.sh unpacked it", "DIR", "Text");
+  add("--languages", flags->languages, "some languages of the corpus: en,zh,...", "LIST", "Text")->delimiter(',');
+  add("--text", flags->text, "text files, or directories of them; a file is a document", "PATH...", "Text");
+  add("--language", flags->language, "a text with a name of its own; again for each", "NAME:PATH", "Text");
+  command->add_flag("--split-lines", prepare.split_lines, "a line, not a file, is a document")->group("Text");
+  add("--vocab-size", prepare.vocabulary.size, "pieces to train", "N", "Vocabulary");
+  add("--tokenizer", prepare.tokenizer, "take the vocabulary of a .model, weights or token file instead", "FILE",
+      "Vocabulary");
+  add("--validation", prepare.split.validation, "share of the documents kept for validation", "SHARE", "Token file");
+  add("--output", prepare.output, "token file to write", "FILE", "Token file");
   command->callback([flags, &common] { common.run = [flags, &common] { run(*flags, common); }; });
 }
 

@@ -1,12 +1,11 @@
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
 #include <cstring>
 #include <fstream>
-#include <iterator>
 #include <optional>
 
 #include "longhand/data.h"
+#include "longhand/files.h"
 
 namespace longhand {
 namespace {
@@ -22,22 +21,12 @@ std::string shown(char c) {
   return byte > 0x20 && byte < 0x7f ? fmt::format("'{}'", c) : fmt::format("byte 0x{:02x}", byte);
 }
 
-std::string read_whole(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) fail("{}: cannot be opened: {}", path, std::strerror(errno));
-  std::string content((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (file.bad()) fail("{}: cannot be read", path);
-  return content;
-}
-
 // A safetensors file starts with the length of its header, whose first byte is a brace; a text of ids has no brace.
 bool is_safetensors(const std::string& path) {
   if (path.ends_with(".safetensors")) return true;
-  std::ifstream file(path, std::ios::binary);
-  if (!file) fail("{}: cannot be opened: {}", path, std::strerror(errno));
   char head[9] = {};
-  file.read(head, sizeof head);
-  return file.gcount() == sizeof head && head[8] == '{';
+  std::ifstream(path, std::ios::binary).read(head, sizeof head);
+  return head[8] == '{';
 }
 
 int64_t metadata_number(const SafetensorsFile& file, const std::string& key) {
@@ -158,7 +147,7 @@ struct TokenFile::State {
   }
 
   void read_text(const std::string& path) {
-    ids = parse_token_ids(read_whole(path), path);
+    ids = parse_token_ids(read_file(path), path);
     if (ids.empty()) fail("{}: holds no token ids", path);
     train.name = "train";
     train.tokens = ConstTensor(ids.data(), Dtype::u32, {static_cast<int64_t>(ids.size())});

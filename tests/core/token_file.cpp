@@ -92,7 +92,7 @@ TEST_CASE("junk among ids is refused with its place") {
   refuses(file.write("99999999999999999999999999").path, "is above");
   refuses(file.write("").path, "holds no token ids");
   refuses(file.write(" ,\n").path, "holds no token ids");
-  refuses("no_such_file", "no_such_file: cannot be opened");
+  refuses("no_such_file", "no_such_file: cannot open");
 }
 
 TEST_CASE("token files that contradict themselves are refused") {

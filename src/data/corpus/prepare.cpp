@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <chrono>
 #include <exception>
+#include <filesystem>
 #include <map>
-#include <optional>
 
 #include "longhand/corpus.h"
 #include "longhand/data.h"
@@ -36,6 +36,15 @@ std::vector<Corpus> read_corpora(const PrepareOptions& options) {
   std::vector<Corpus> corpora;
   for (const std::string& name : names) corpora.push_back(read_text_corpus(name, paths[name], options.split_lines));
   return corpora;
+}
+
+// Before the work of minutes, not after it.
+void make_room_for(const std::string& path) {
+  std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  std::error_code error;
+  if (!folder.empty()) std::filesystem::create_directories(folder, error);
+  if (error) fail("{}: the folder cannot be made: {}", path, error.message());
+  if (std::filesystem::is_directory(path)) fail("{}: is a folder; --output names the file to write", path);
 }
 
 void check_not_empty(const std::vector<Corpus>& corpora) {
@@ -202,6 +211,7 @@ void write(const std::string& path, const Tokenizer& tokenizer, const Stream& tr
 
 PrepareReport prepare(const PrepareOptions& options) {
   auto start = std::chrono::steady_clock::now();
+  make_room_for(options.output);
   std::vector<Corpus> corpora = read_corpora(options);
   check_not_empty(corpora);
   std::vector<SplitCorpus> splits = split_corpora(std::move(corpora), options.split);

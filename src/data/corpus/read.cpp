@@ -1,14 +1,11 @@
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <map>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "longhand/corpus.h"
 #include "longhand/error.h"
+#include "longhand/files.h"
 #include "longhand/text.h"
 
 namespace longhand {
@@ -30,11 +27,7 @@ std::string folder_of(const std::string& language) {
 }
 
 std::string read_utf8(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) fail("{}: cannot be opened: {}", path.string(), std::strerror(errno));
-  std::string text(static_cast<size_t>(fs::file_size(path)), '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (file.gcount() != static_cast<std::streamsize>(text.size())) fail("{}: cannot be read", path.string());
+  std::string text = read_file(path.string());
   if (int64_t at = find_invalid_utf8(text); at >= 0)
     fail("{}: byte {} (0x{:02x}) is not UTF-8; convert the file first", path.string(), at,
          static_cast<unsigned char>(text[at]));
