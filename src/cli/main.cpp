@@ -18,6 +18,7 @@ struct Entry {
 
 // In the order of the help.
 constexpr Entry commands[] = {
+    {"Make", add_prepare},
     {"Make", add_train},
     {"Make", add_plan},
     {"Write", add_generate},
@@ -25,6 +26,8 @@ constexpr Entry commands[] = {
     {"Inspect", add_score},
     {"Inspect", add_info},
     {"Inspect", add_report},
+    {"Exchange", add_import},
+    {"Exchange", add_export},
 };
 
 int complain(const char* message, int code) {
