@@ -180,8 +180,8 @@ static void dense_tile(const AttentionHead& h, BackwardState& b, const QueryTile
     times_keys(h, t, b.packed, stretch, b.d_out, b.value_panels, b.dp, b.length, false);
     for (int64_t i = 0; i < t.rows; ++i) {
       gradient_row(h, b, t, stretch, i);
-      __builtin_memset(b.dp + i * b.length - edge, 0, edge * 4);
-      __builtin_memset(b.dp + i * b.length + stretch.columns, 0, edge * 4);
+      for (int64_t c = 0; c < edge; c += lanes)
+        store(b.dp + i * b.length - edge + c, splat(0)), store(b.dp + i * b.length + stretch.columns + c, splat(0));
     }
     key_gradients(h, b, t, stretch, d);
     query_gradients(h, b, t, stretch);
