@@ -186,7 +186,7 @@ void CpuDevice::attention_forward(const AttentionForward& a) {
   pool_.parallel_for(s.heads, [&](int64_t head, int) { pack_tables(in, s, tables, head); });
   // Every tile of queries stands alone; a task takes as many as leaves enough tasks, so that keys are packed rarely.
   int64_t tiles = (s.queries + 63) / 64, pairs = s.lanes * s.heads;
-  int64_t parts = std::min(tiles, std::max<int64_t>(1, 8 * pool_.size() / pairs));
+  int64_t parts = std::min((tiles + 1) / 2, std::max<int64_t>(1, 8 * pool_.size() / pairs));
   pool_.parallel_for(pairs * parts, [&](int64_t task, int thread) {
     int64_t pair = task / parts, part = parts - 1 - task % parts;
     AttentionHead h = head_of(in, s, tables, pair / s.heads, pair % s.heads);

@@ -3,18 +3,19 @@
 namespace longhand::cpu {
 namespace {
 
-// A task is a part of one head's work: some lanes, or some query tiles of one lane. The division depends on the shapes
-// alone and the parts add in order, so the bits do not depend on the number of threads.
+// A task is a part of one head's work: some lanes, or some query tiles of one lane, at least four of them, so that
+// packing the keys and joining the parts stay small. The division depends on the shapes alone and the parts add in
+// order, so the bits do not depend on the number of threads.
 struct Division {
   int64_t groups, parts;  // groups of lanes a head; parts of the queries of one lane (1 unless groups = lanes)
 };
 
 Division divide(const AttentionSizes& s) {
-  constexpr int64_t wanted = 32;
-  int64_t tiles = (s.queries + 63) / 64;
+  constexpr int64_t wanted = 16;
+  int64_t most = std::max<int64_t>(1, (s.queries + 63) / 64 / 4);
   Division d;
   d.groups = std::min(s.lanes, std::max<int64_t>(1, wanted / s.heads));
-  d.parts = d.groups < s.lanes ? 1 : std::min(tiles, std::max<int64_t>(1, wanted / (s.heads * s.lanes)));
+  d.parts = d.groups < s.lanes ? 1 : std::min(most, std::max<int64_t>(1, wanted / (s.heads * s.lanes)));
   return d;
 }
 

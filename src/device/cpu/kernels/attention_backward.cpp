@@ -99,57 +99,73 @@ static void gradient_row(const AttentionHead& h, BackwardState& b, const QueryTi
   if (h.w) segment_sums(h, dp, stretch.start, low, high, t.first + i, b.d_segment[i]);
 }
 
-// d_k and d_value of the stretch's keys: eight keys a time, over the queries that see them.
-static void key_gradients(const AttentionHead& h, const BackwardState& b, const QueryTile& t, const Stretch& s,
-                          const AttentionGradients& d) {
-  int64_t distance = t.first + h.memory - s.start;
-  for (int64_t c = 0; c < s.columns; c += 8) {
-    int64_t key = s.start + c, first = most(0, c - distance), last = t.rows;
-    if (key + 8 <= 0 || first >= last) continue;
-    if (h.max_distance >= 0) last = least(last, h.max_distance - distance + c + 8);
-    int64_t to = (key + h.shift) * h.padded;
-    Product p{.rows = 8,
-              .columns = round_up(h.width, lanes),
-              .depth = last - first,
-              .a = b.s + first * b.length + c,
-              .a_row = 1,
-              .a_step = b.length,
-              .b = b.d_out + first * h.padded,
-              .b_row = h.padded,
-              .c = d.d_value + to,
-              .c_row = h.padded,
-              .add = true};
-    if (p.depth <= 0) continue;
-    multiply(p);
-    p.a = b.dp + first * b.length + c, p.b = b.qu + first * h.padded, p.c = d.d_k + to;
-    multiply(p);
-  }
+// A product's right side stays in the first-level cache when 32 columns of it are used by every row before the next 32.
+constexpr int64_t column_group = 2 * lanes;
+
+// out [key] += weights^T rows: eight keys a time, over the queries that see them.
+static void to_keys(const AttentionHead& h, const QueryTile& t, const Stretch& s, const float* weights, int64_t length,
+                    const float* rows, float* out) {
+  int64_t distance = t.first + h.memory - s.start, width = round_up(h.width, lanes);
+  for (int64_t column = 0; column < width; column += column_group)
+    for (int64_t c = 0; c < s.columns; c += 8) {
+      int64_t key = s.start + c, first = most(0, c - distance), last = t.rows;
+      if (h.max_distance >= 0) last = least(last, h.max_distance - distance + c + 8);
+      if (key + 8 <= 0 || first >= last) continue;
+      multiply({.rows = 8,
+                .columns = least(column_group, width - column),
+                .depth = last - first,
+                .a = weights + first * length + c,
+                .a_row = 1,
+                .a_step = length,
+                .b = rows + first * h.padded + column,
+                .b_row = h.padded,
+                .c = out + (key + h.shift) * h.padded + column,
+                .c_row = h.padded,
+                .add = true});
+    }
 }
 
-// dS K, and dS R along the diagonals: column x = c - i stands for distance `distance` - x.
-static void query_gradients(const AttentionHead& h, const BackwardState& b, const QueryTile& t, const Stretch& s) {
-  int64_t distance = t.first + h.memory - s.start;
+// dS K.
+static void content_gradients(const AttentionHead& h, const BackwardState& b, const QueryTile& t, const Stretch& s) {
+  int64_t distance = t.first + h.memory - s.start, width = round_up(h.width, lanes);
   const float* keys = b.key_rows + packed_row(h, b.packed, s.start) * h.padded;
-  for (int64_t i = 0; i < t.rows; i += 8) {
-    int64_t n = least(8, t.rows - i);
-    Product p{.rows = n,
-              .columns = round_up(h.width, lanes),
-              .depth = least(s.columns, distance + i + n),
-              .a = b.dp + i * b.length,
-              .a_row = b.length,
-              .a_step = 1,
-              .b = keys,
-              .b_row = h.padded,
-              .c = b.dq_content + i * h.padded,
-              .c_row = h.padded,
-              .add = true};
-    if (p.depth <= 0) continue;
-    multiply(p);
-    int64_t x = -(i + n - 1), end = least(s.columns - i, distance + 1);
-    p.depth = end - x, p.a = b.dp + i * b.length + x + i, p.a_row = b.length + 1;
-    p.b = h.r + (distance - x) * h.padded, p.b_row = -h.padded, p.c = b.dq_position + i * h.padded;
-    multiply(p);
-  }
+  for (int64_t column = 0; column < width; column += column_group)
+    for (int64_t i = 0; i < t.rows; i += 8) {
+      int64_t n = least(8, t.rows - i), depth = least(s.columns, distance + i + n);
+      if (depth <= 0) continue;
+      multiply({.rows = n,
+                .columns = least(column_group, width - column),
+                .depth = depth,
+                .a = b.dp + i * b.length,
+                .a_row = b.length,
+                .a_step = 1,
+                .b = keys + column,
+                .b_row = h.padded,
+                .c = b.dq_content + i * h.padded + column,
+                .c_row = h.padded,
+                .add = true});
+    }
+}
+
+// dS R along the diagonals: column x = c - i stands for distance `distance` - x.
+static void position_gradients(const AttentionHead& h, const BackwardState& b, const QueryTile& t, const Stretch& s) {
+  int64_t distance = t.first + h.memory - s.start, width = round_up(h.width, lanes);
+  for (int64_t column = 0; column < width; column += column_group)
+    for (int64_t i = 0; i < t.rows; i += 8) {
+      int64_t n = least(8, t.rows - i), x = -(i + n - 1), end = least(s.columns - i, distance + 1);
+      if (end <= x) continue;
+      multiply({.rows = n,
+                .columns = least(column_group, width - column),
+                .depth = end - x,
+                .a = b.dp + i * b.length + x + i,
+                .a_row = b.length + 1,
+                .a_step = 1,
+                .b = h.r + (distance - x) * h.padded + column,
+                .b_row = -h.padded,
+                .c = b.dq_position + i * h.padded + column,
+                .c_row = h.padded,
+                .add = true});
+    }
 }
 
 static void distance_gradients(const AttentionHead& h, const BackwardState& b, const QueryTile& t, const Stretch& s,
@@ -180,11 +196,13 @@ static void dense_tile(const AttentionHead& h, BackwardState& b, const QueryTile
     times_keys(h, t, b.packed, stretch, b.d_out, b.value_panels, b.dp, b.length, false);
     for (int64_t i = 0; i < t.rows; ++i) {
       gradient_row(h, b, t, stretch, i);
-      __builtin_memset(b.dp + i * b.length - edge, 0, edge * 4);
-      __builtin_memset(b.dp + i * b.length + stretch.columns, 0, edge * 4);
+      for (int64_t c = 0; c < edge; c += lanes)
+        store(b.dp + i * b.length - edge + c, splat(0)), store(b.dp + i * b.length + stretch.columns + c, splat(0));
     }
-    key_gradients(h, b, t, stretch, d);
-    query_gradients(h, b, t, stretch);
+    to_keys(h, t, stretch, b.s, b.length, b.d_out, d.d_value);
+    to_keys(h, t, stretch, b.dp, b.length, b.qu, d.d_k);
+    content_gradients(h, b, t, stretch);
+    position_gradients(h, b, t, stretch);
     distance_gradients(h, b, t, stretch, d);
     if (stretch.carry)
       for (int64_t i = 0; i < t.rows; ++i)
