@@ -7,6 +7,8 @@ A golden is one safetensors file that the engine's tests read (tests/core/golden
   logits [3, T, B, V] f32 (`logprobs` where the model gives log-probabilities alone)
   gradient.<name>   of mean over three segments of the mean loss, memory detached between segments
   losses, losses_decay [10] f64: before each update; the second with weight decay on matrices
+Where plain text can say it all, <golden>.txt has the token stream, the losses, and the log-probability of each token of
+the first three segments of lane 0 after its first, a line each: for tests of the program.
 """
 import json
 import struct
@@ -36,13 +38,15 @@ def write_safetensors(path, tensors, metadata=None):
 
 
 class Data:
-    """A stream of random tokens, cut into steps of T tokens for each of B lanes; targets are the tokens after."""
+    """A stream of random tokens, cut as the engine's loader cuts it: n = (N - 1) / B, lane b is tokens [b n, b n + n],
+    step t takes T tokens of each lane and predicts the tokens after."""
 
     def __init__(self, config, lanes, segment, seed, segment_ids=False, documents=False):
         generator = torch.Generator().manual_seed(seed)
-        stream = torch.randint(config["vocab_size"], (STEPS * segment + 1, lanes), generator=generator)
-        self.tokens = stream[:-1].reshape(STEPS, segment, lanes)
-        self.targets = stream[1:].reshape(STEPS, segment, lanes)
+        n = STEPS * segment
+        self.stream = torch.randint(config["vocab_size"], (lanes * n + 1,), generator=generator)
+        self.tokens = self.stream[:-1].reshape(lanes, n).T.reshape(STEPS, segment, lanes)
+        self.targets = self.stream[1:].reshape(lanes, n).T.reshape(STEPS, segment, lanes)
         self.segment_ids = [None] * STEPS
         if segment_ids:
             self.segment_ids = torch.randint(2, (STEPS, segment, lanes), generator=generator)
@@ -104,4 +108,9 @@ def write_golden(path, make_model, config, data, scores_name="logits"):
     metadata = {"longhand.config": json.dumps(config), "golden.lanes": str(lanes), "golden.segment": str(segment),
                 "golden.rate": str(RATE), "golden.decay": str(DECAY)}
     write_safetensors(path, tensors, metadata)
+    if data.segment_ids[0] is None and data.starts is None:
+        seen = tensors[scores_name][:, :, 0].flatten(0, 1).log_softmax(-1)
+        chosen = seen.gather(1, data.targets[:SEGMENTS, :, 0].reshape(-1, 1))
+        lines = [data.stream.tolist(), tensors["losses"].tolist(), chosen.flatten().tolist()]
+        path.with_suffix(".txt").write_text("".join(" ".join(map(str, line)) + "\n" for line in lines))
     print(f"{path}: loss {total.item():.6f}, ten steps {tensors['losses'][0]:.4f} to {tensors['losses'][-1]:.4f}")

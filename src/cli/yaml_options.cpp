@@ -112,7 +112,7 @@ std::vector<YamlOption> read_yaml_options(std::string_view text, std::string_vie
     YAML::Parser parser(stream);
     while (parser.HandleNextDocument(reader)) continue;
   } catch (const YAML::Exception& error) {
-    reader.refuse(error.mark, "this is not YAML: {}", error.msg);
+    reader.refuse(error.mark, "this is not YAML: {}", printable(error.msg));
   }
   return reader.take();
 }

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# The program against PyTorch, and Hugging Face checkpoints in and out. Prints ok / not ok a check. The fixtures and their
+# .txt (token stream, losses of ten AdamW steps, log-probabilities of the first 15 predictions): scripts/goldens/fixture.py.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+longhand=$PWD/build/longhand
+goldens=$PWD/tests/goldens
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+
+quiet() { "$@" >/dev/null; }
+
+check() {  # check NAME COMMAND...
+  local name=$1
+  shift
+  if "$@"; then echo "ok $name"; else echo "not ok $name"; fi
+}
+
+# near FIELD KIND TOLERANCE FILE LINE: the FIELD of every JSON line of FILE is that of the expected LINE of numbers.
+near() {
+  sed -nE "s/.*\"$1\": ?(-?[0-9.e+-]+).*/\1/p" "$4" | paste - <(tr ' ' '\n' <<<"$5") | awk -v kind="$2" -v most="$3" '
+    NF != 2 { bad = 1 }
+    { d = $1 - $2; if (d < 0) d = -d; if (kind == "relative") d /= $2 < 0 ? -$2 : $2; if (!(d <= most)) bad = 1 }
+    END { exit bad || NR == 0 }'
+}
+
+# program NAME WEIGHTS TEXT: ten training steps and the scores of the first 16 tokens.
+program() {
+  local name=$1 weights=$2 stream losses logprobs
+  { read -r stream && read -r losses && read -r logprobs; } <"$3"
+  echo "$stream" >tokens.txt
+  "$longhand" train --init "$weights" --tokens tokens.txt --batch-size 2 --segment 5 --steps 10 --lr 0.003 \
+    --schedule constant --beta1 0.9 --beta2 0.95 --weight-decay 0 --clip 0 --device cpu --json >steps.jsonl 2>errors.txt
+  check "$name: ten training steps have PyTorch's losses to 1e-4" near loss relative 1e-4 steps.jsonl "$losses"
+  "$longhand" score --model "$weights" --ids "$(cut -d' ' -f1-16 <<<"$stream" | tr ' ' ',')" --segment 5 --mem-len 7 \
+    --device cpu >scores.jsonl 2>errors.txt
+  check "$name: scores are PyTorch's log-probabilities to 1e-4" near logprob absolute 1e-4 scores.jsonl "$logprobs"
+}
+
+for name in reference_pre reference_pre_same_length_clamp reference_post_same_length_clamp reference_topk; do
+  program "$name" "$goldens/$name.safetensors" "$goldens/$name.txt"
+done
+for name in hf_transfo_xl_post hf_xlnet; do
+  check "$name: imports" quiet "$longhand" import "$goldens/$name" --output "$name.safetensors"
+  program "$name" "$name.safetensors" "$goldens/$name/golden.txt"
+  check "$name: exports" quiet "$longhand" export --model "$name.safetensors" --output "$name"
+  "$longhand" import "$name" --output again.safetensors >/dev/null
+  check "$name: what was exported imports to the same bytes" cmp -s "$name.safetensors" again.safetensors
+done
+
+# PyTorch's own format goes through a script where PyTorch is there.
+python=$(command -v /usr/bin/python3 || command -v python3)
+if "$python" -c 'import torch' 2>/dev/null; then
+  cp -r "$goldens/hf_transfo_xl_pre" bin
+  check "pytorch_model.bin: converts" quiet "$python" "$OLDPWD/scripts/convert_checkpoint.py" bin
+  check "pytorch_model.bin: imports" quiet "$longhand" import bin --output bin.safetensors
+  program hf_transfo_xl_pre bin.safetensors "$goldens/hf_transfo_xl_pre/golden.txt"
+fi
+
+check "a checkpoint that cannot be expressed is one line and exit code 1" bash -c '
+  message=$("$1" import "$2/hf_transfo_xl_pre" --output x.safetensors 2>&1); code=$?
+  [ $code -eq 1 ] && [ "$(wc -l <<<"$message")" -eq 1 ] && [[ $message == *convert_checkpoint.py* ]] && [ ! -e x.safetensors ]
+' bash "$longhand" "$goldens"
