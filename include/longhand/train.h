@@ -174,6 +174,7 @@ RunEnd run_training(Device& device, TrainOptions options, const RunOptions& run,
 /// The run directory that --output means: the name itself, or for "x.safetensors", "x".
 std::string run_directory(const std::string& output);
 /// The newest checkpoint of a run directory that is whole (its checksums are compared); empty when there is none.
-std::string newest_checkpoint(const std::string& directory);
+/// `damage` gets what is wrong with a newer one.
+std::string newest_checkpoint(const std::string& directory, std::string* damage = nullptr);
 
 }  // namespace longhand
