@@ -160,9 +160,9 @@ struct RunOptions {
 };
 
 struct RunCallbacks {
-  std::function<bool()> stop;                          // asked after every step: write a checkpoint and leave
-  std::function<double()> ceiling;                     // floating-point operations a second this machine can do
-  std::function<void(Trainer&, int64_t step)> sample;  // text of the model so far
+  std::function<bool()> stop;       // asked after every step: write a checkpoint and leave
+  std::function<double()> ceiling;  // floating-point operations a second this machine can do
+  std::function<std::string(const Trainer&, std::string_view tokenizer)> sample;  // text of the model so far
 };
 
 enum class RunEnd : uint8_t { finished, stopped };

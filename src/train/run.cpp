@@ -122,7 +122,8 @@ class Run {
     int64_t done = trainer_->steps_done();
     if (done == options_.steps) return;
     if (done % every(run_.validate_every) == 0) validate();
-    if (run_.sample_every > 0 && done % run_.sample_every == 0 && callbacks_.sample) sample();
+    if (run_.sample_every > 0 && done % run_.sample_every == 0 && callbacks_.sample)
+      event("sample", callbacks_.sample(*trainer_, tokenizer_));
     if (done % every(run_.checkpoint_every) == 0) checkpoint();
   }
 
@@ -132,11 +133,6 @@ class Run {
     std::vector<ValidationRow> rows = trainer_->validate();
     printer_.validation(trainer_->steps_done(), rows);
     log_.validation(trainer_->steps_done(), rows);
-  }
-
-  void sample() {
-    printer_.say("");
-    callbacks_.sample(*trainer_, trainer_->steps_done());
   }
 
   void checkpoint() {
