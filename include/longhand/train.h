@@ -160,9 +160,9 @@ struct RunOptions {
 };
 
 struct RunCallbacks {
-  std::function<bool()> stop;                          // asked after every step: write a checkpoint and leave
-  std::function<double()> ceiling;                     // floating-point operations a second this machine can do
-  std::function<void(Trainer&, int64_t step)> sample;  // text of the model so far
+  std::function<bool()> stop;       // asked after every step: write a checkpoint and leave
+  std::function<double()> ceiling;  // floating-point operations a second this machine can do
+  std::function<std::string(const Trainer&, std::string_view tokenizer)> sample;  // text of the model so far
 };
 
 enum class RunEnd : uint8_t { finished, stopped };
@@ -174,6 +174,7 @@ RunEnd run_training(Device& device, TrainOptions options, const RunOptions& run,
 /// The run directory that --output means: the name itself, or for "x.safetensors", "x".
 std::string run_directory(const std::string& output);
 /// The newest checkpoint of a run directory that is whole (its checksums are compared); empty when there is none.
-std::string newest_checkpoint(const std::string& directory);
+/// `damage` gets what is wrong with a newer one.
+std::string newest_checkpoint(const std::string& directory, std::string* damage = nullptr);
 
 }  // namespace longhand

@@ -5,6 +5,7 @@
 
 #include "longhand/ceilings.h"
 #include "src/cli/train_flags.h"
+#include "src/cli/train_samples.h"
 
 namespace longhand::cli {
 namespace {
@@ -26,6 +27,7 @@ struct Train {
   TrainFlags flags;
   RunOptions run;
   double memory_gb = 0;
+  std::string sample_prompt;
 
   void declare(CLI::App& command) {
     auto add = [&](const char* name, auto& field, const char* help, const char* type) {
@@ -41,6 +43,8 @@ struct Train {
     add("--validate-tokens", run.validate_tokens, "tokens of each validation stream at most (default 16384)", "N");
     add("--checkpoint-every", run.checkpoint_every, "steps between checkpoints (default: ten in a run)", "N");
     add("--keep", run.keep, "checkpoints that stay (default 2)", "N");
+    add("--sample-every", run.sample_every, "steps between samples of the model's text (default: none)", "N");
+    add("--sample-prompt", sample_prompt, "what the samples go on from (default: the start of a document)", "TEXT");
     add("--memory-gb", memory_gb, "memory that the run may take (default: the device's)", "NUMBER");
     flags.declare(command);
   }
@@ -55,7 +59,10 @@ struct Train {
     std::signal(SIGINT, on_signal), std::signal(SIGTERM, on_signal);
     RunCallbacks callbacks{.stop = [] { return caught_signal != 0; },
                            .ceiling = [&] { return speed_of_light(device->threads(), options.type); },
-                           .sample = {}};
+                           .sample =
+                               [&](const Trainer& trainer, std::string_view tokenizer) {
+                                 return sample_text(*device, trainer, tokenizer, sample_prompt, 64);
+                               }};
     if (run_training(*device, options, run, callbacks) == RunEnd::finished) return;
     device.reset();
     std::fflush(nullptr);

@@ -69,12 +69,11 @@ std::string MemoryPlan::table(const MemoryPlan* other, std::string_view other_ti
 std::string flags_that_fit(const TrainOptions& options, bool validation, int64_t limit) {
   struct Types {
     Dtype type, master, moments;
-    const char* flags;
   };
-  const Types types[] = {{options.type, options.master, options.moments, ""},
-                         {Dtype::bf16, Dtype::fp32, Dtype::fp32, " --dtype bf16"},
-                         {Dtype::bf16, Dtype::fp32, Dtype::bf16, " --dtype bf16 --moments bf16"},
-                         {Dtype::bf16, Dtype::bf16, Dtype::bf16, " --dtype bf16 --moments bf16 --master bf16"}};
+  const Types types[] = {{options.type, options.master, options.moments},
+                         {Dtype::bf16, options.master, options.moments},
+                         {Dtype::bf16, options.master, Dtype::bf16},
+                         {Dtype::bf16, Dtype::bf16, Dtype::bf16}};
   // From what changes least to what changes most: the micro-batch leaves the numbers alone, recomputation costs time,
   // narrower types cost digits.
   for (const Types& t : types) {
@@ -86,7 +85,10 @@ std::string flags_that_fit(const TrainOptions& options, bool validation, int64_t
         changed.type = t.type, changed.master = t.master, changed.moments = t.moments;
         changed.recompute = recompute, changed.micro_batch = micro;
         if (plan_memory(changed, validation).total() > limit) continue;
-        std::string flags = t.flags;
+        std::string flags;
+        if (t.type != options.type) flags += " --dtype bf16";
+        if (t.moments != options.moments) flags += " --moments bf16";
+        if (t.master != options.master) flags += " --master bf16";
         if (recompute && !options.recompute) flags += " --recompute";
         if (micro != options.micro_batch) flags += fmt::format(" --micro-batch {}", micro);
         return flags.empty() ? flags : flags.substr(1);

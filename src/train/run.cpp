@@ -21,7 +21,12 @@ void check_run(const RunOptions& run) {
   at_least("--keep", run.keep, 1), at_least("--sample-every", run.sample_every, 0);
 }
 
-void check_fits(const TrainOptions& options, const MemoryPlan& plan, bool validation, int64_t limit) {
+bool validates(const RunOptions& run, const TokenFile& data) {
+  return !data.validation().empty() && run.validate_tokens > 0;
+}
+
+void check_fits(const TrainOptions& options, bool validation, int64_t limit) {
+  MemoryPlan plan = plan_memory(options, validation);
   if (plan.total() <= limit) return;
   std::string flags = flags_that_fit(options, validation, limit);
   fail_usage("the run needs {}, there are {}: {}", human_bytes(static_cast<double>(plan.total())),
@@ -40,12 +45,11 @@ class Run {
         callbacks_(callbacks),
         data_(data),
         files_(run.output),
-        validation_(!data.validation().empty() && run.validate_tokens > 0),
+        validation_(validates(run, data)),
         plan_(plan_memory(options, validation_)),
         ceiling_(callbacks.ceiling && (files_.wanted() || !run.json) ? callbacks.ceiling() : 0),
         printer_({.json = run.json, .log_every = run.log_every, .steps = options.steps, .ceiling = ceiling_}),
         threads_(device.threads()) {
-    check_fits(options, plan_, validation_, run.memory_limit > 0 ? run.memory_limit : device.memory_bytes());
     introduce();
     start(device);
   }
@@ -71,10 +75,10 @@ class Run {
   }
 
   void start(Device& device) {
-    std::string checkpoint = run_.resume ? newest_checkpoint(files_.directory()) : "";
+    std::string damage, note;
+    std::string checkpoint = run_.resume ? newest_checkpoint(files_.directory(), &damage) : "";
     trainer_.emplace(device, options_, data_, validation_ ? run_.validate_tokens : 0);
     tokenizer_ = std::string(data_.tokenizer_model());
-    std::string note;
     if (!checkpoint.empty()) {
       SafetensorsFile file(checkpoint);
       note = trainer_->restore(file);
@@ -90,7 +94,8 @@ class Run {
     if (!log_.continued()) log_.meta(*trainer_, plan_, run_.command, threads_);
     if (!checkpoint.empty()) event("resumed", fmt::format("from {} after {} steps", files_.name(checkpoint), step));
     if (checkpoint.empty() && run_.resume) event("started", "there is no checkpoint yet: the run starts anew");
-    if (!note.empty()) event("note", note);
+    for (const std::string& words : {damage, note})
+      if (!words.empty()) event("note", words);
   }
 
   void take_tokenizer(const SafetensorsFile& file) {
@@ -117,7 +122,8 @@ class Run {
     int64_t done = trainer_->steps_done();
     if (done == options_.steps) return;
     if (done % every(run_.validate_every) == 0) validate();
-    if (run_.sample_every > 0 && done % run_.sample_every == 0 && callbacks_.sample) sample();
+    if (run_.sample_every > 0 && done % run_.sample_every == 0 && callbacks_.sample)
+      event("sample", callbacks_.sample(*trainer_, tokenizer_));
     if (done % every(run_.checkpoint_every) == 0) checkpoint();
   }
 
@@ -127,11 +133,6 @@ class Run {
     std::vector<ValidationRow> rows = trainer_->validate();
     printer_.validation(trainer_->steps_done(), rows);
     log_.validation(trainer_->steps_done(), rows);
-  }
-
-  void sample() {
-    printer_.say("");
-    callbacks_.sample(*trainer_, trainer_->steps_done());
   }
 
   void checkpoint() {
@@ -192,6 +193,7 @@ RunEnd run_training(Device& device, TrainOptions options, const RunOptions& run,
   if (run.vocabulary_from_data && data.vocab_size() > 0) options.config.vocab_size = data.vocab_size();
   check_vocabulary(options.config, data, run.tokens);
   options.resolve(0);
+  check_fits(options, validates(run, data), run.memory_limit > 0 ? run.memory_limit : device.memory_bytes());
   LaneLoader loader(data.train(), options.lanes, options.segment, options.mask_documents);
   options.resolve(loader.batches_per_epoch());
   if (!run.output.empty()) prepare_directory(run_directory(run.output), run);

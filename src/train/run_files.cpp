@@ -64,17 +64,18 @@ std::string run_directory(const std::string& output) {
   return file ? output.substr(0, output.size() - suffix.size()) : output;
 }
 
-std::string newest_checkpoint(const std::string& directory) {
-  std::string damage;
+std::string newest_checkpoint(const std::string& directory, std::string* damage) {
+  std::string first;
   for (const Found& found : checkpoints(directory)) {
     try {
       SafetensorsFile(found.path).verify();
+      if (damage) *damage = first;
       return found.path;
     } catch (const Error& error) {
-      if (damage.empty()) damage = error.what();
+      if (first.empty()) first = error.what();
     }
   }
-  if (!damage.empty()) fail("{}: no checkpoint is whole: {}", directory, damage);
+  if (!first.empty()) fail("{}: no checkpoint is whole: {}", directory, first);
   return "";
 }
 

@@ -24,8 +24,14 @@ same() {  # same NAME RUN-A RUN-B
   check "$1: the checkpoints are the same bits" cmp "$2/checkpoint-120.safetensors" "$3/checkpoint-120.safetensors"
 }
 
-wait_for_checkpoint() {  # wait_for_checkpoint RUN PID
-  while kill -0 "$2" 2>/dev/null && ! ls "$1"/checkpoint-*.safetensors >/dev/null 2>&1; do sleep 0.02; done
+wait_for_step() {  # wait_for_step RUN PID STEP: until a checkpoint of that step or a later one is there
+  while kill -0 "$2" 2>/dev/null; do
+    for file in "$1"/checkpoint-*.safetensors; do
+      file=${file##*-}
+      if [ "${file%.safetensors}" -ge "$3" ] 2>/dev/null; then return; fi
+    done
+    sleep 0.01
+  done
 }
 
 for threads in 1 2; do
@@ -39,8 +45,8 @@ for threads in 1 2; do
 
     "${command[@]}" --output killed >/dev/null &
     pid=$!
-    wait_for_checkpoint killed $pid
-    sleep "0.$((RANDOM % 30 + 10))"
+    wait_for_step killed $pid $((RANDOM % 70 + 7))
+    sleep "0.0$((RANDOM % 10))"
     kill -9 $pid 2>/dev/null
     wait $pid 2>/dev/null
     "${command[@]}" --output killed --resume >/dev/null
@@ -48,7 +54,7 @@ for threads in 1 2; do
 
     "${command[@]}" --output stopped >/dev/null &
     pid=$!
-    wait_for_checkpoint stopped $pid
+    wait_for_step stopped $pid 14
     kill -INT $pid 2>/dev/null
     wait $pid
     status=$?
