@@ -280,7 +280,8 @@ void check_all(const Setting& c, int threads = 2) {
   CHECK(relative_error(p.d_q.from_device(), r.d_q) < backward);
   CHECK(relative_error(p.d_k.from_device(), r.d_k) < backward);
   CHECK(relative_error(p.d_value.from_device(), r.d_value) < backward);
-  CHECK(relative_error(p.d_r.from_device(), r.d_r) < backward);
+  // With a single distance every row of dA adds up to zero and d_r is nothing but rounding.
+  if (c.distances != 1) CHECK(relative_error(p.d_r.from_device(), r.d_r) < backward);
   CHECK(relative_error(p.d_u.from_device(), r.d_u) < backward);
   CHECK(relative_error(p.d_v.from_device(), r.d_v) < backward);
   if (!c.segments) return;
