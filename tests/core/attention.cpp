@@ -256,7 +256,7 @@ double relative_error(const Doubles& have, const Doubles& want) {
   double difference = 0, size = 0;
   for (size_t i = 0; i < want.size(); ++i)
     difference += (have[i] - want[i]) * (have[i] - want[i]), size += want[i] * want[i];
-  return std::isfinite(difference) ? std::sqrt(difference / (size + 1e-5 * static_cast<double>(want.size())))
+  return std::isfinite(difference) ? std::sqrt(difference / (size + 1e-3 * static_cast<double>(want.size())))
                                    : INFINITY;
 }
 

@@ -1,8 +1,9 @@
 // Relative attention, backward. P is recomputed from the log-sum-exp; with Z the dropout factors and
 //   dP = (dO V^T) Z,  delta_i = dO_i . O_i,  dS = P (dP - delta):
 //   dV += (P Z)^T dO,  dK += dS^T sigma (Q + u),  dQ = sigma (dS K + shifted dS R),  dR += shifted dS^T sigma (Q + v).
-// Dense and block: tiles of 64 queries by stretches of up to 128 keys. Exact top-k: only the chosen keys, by blocks of
-// 256 keys, so that the rows of K, V, R and their gradients stay in the second-level cache while 64 queries use them.
+// Dense: tiles of 128 queries by stretches of up to 128 keys; block: of 64 queries. Exact top-k: only the chosen keys,
+// by blocks of 256 keys, so that the rows of K, V, R and their gradients stay in the second-level cache while 128
+// queries use them.
 #include "src/device/cpu/kernels/attention_pages.h"
 #include "src/device/cpu/kernels/attention_topk.h"
 
@@ -10,7 +11,7 @@ namespace longhand::cpu {
 inline namespace LONGHAND_ISA {
 namespace attention {
 
-constexpr int64_t backward_columns = 128, sparse_keys = 256, edge = 16;
+constexpr int64_t tile_rows = 128, guard = tile_rows, backward_columns = 128, sparse_keys = 256, edge = 16;
 
 struct BackwardState {
   Packed packed;
@@ -25,7 +26,7 @@ static bool exact(const AttentionHead& h) { return h.topk > 0 && !h.pages; }
 static int64_t tiles(const AttentionHead& h) { return (h.keys + h.shift + attention_page - 1) / attention_page; }
 
 int64_t backward_scratch(const AttentionHead& h, int64_t) {
-  int64_t keys = tiles(h) * attention_page, length = row_length(backward_columns);
+  int64_t keys = tiles(h) * attention_page, length = row_length(backward_columns, guard);
   return keys * 2 * (exact(h) ? h.padded : h.width) + keys * h.padded + 7 * tile_rows * h.padded +
          2 * tile_rows * length + 1024;
 }
@@ -35,7 +36,7 @@ static void set_state(const AttentionHead& h, BackwardState& b, float* scratch) 
   auto take = [&](int64_t n) { return scratch += n, scratch - n; };
   b.qu = take(tile), b.qv = take(tile), b.qw = take(tile), b.d_out = take(tile), b.out = take(tile);
   b.dq_content = take(tile), b.dq_position = take(tile);
-  b.length = row_length(backward_columns);
+  b.length = row_length(backward_columns, guard);
   b.s = take(tile_rows * b.length) + guard, b.dp = take(tile_rows * b.length) + guard;
   b.factors = take(1024);
   b.key_rows = take(keys * h.padded);
@@ -304,9 +305,10 @@ void backward(const AttentionHead& h, int64_t first, int64_t last, const Attenti
               .value_rows = b.value_rows,
               .qu = b.qu,
               .qv = b.qv};
+  int64_t step = h.pages ? attention_page : tile_rows;
   QueryTile t;
-  for (int64_t at = first; at < last; at += tile_rows) {
-    set_tile(h, t, at, least(tile_rows, last - at));
+  for (int64_t at = first; at < last; at += step) {
+    set_tile(h, t, at, least(step, last - at));
     load_queries(h, b, t);
     if (exact(h))
       sparse_tile(h, b, t, d);

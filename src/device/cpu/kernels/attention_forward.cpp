@@ -10,7 +10,7 @@ namespace longhand::cpu {
 inline namespace LONGHAND_ISA {
 namespace attention {
 
-constexpr int64_t forward_columns = 256, topk_rows = 32;
+constexpr int64_t tile_rows = 64, guard = tile_rows, forward_columns = 256, topk_rows = 32;
 
 struct ForwardState {
   Packed packed;
@@ -31,7 +31,7 @@ static int64_t columns_of(const AttentionHead& h) {
 
 static int64_t forward_scratch(const AttentionHead& h, int64_t) {
   int64_t keys = key_tiles(h) * attention_page, rows = exact(h) ? topk_rows : tile_rows;
-  return keys * (h.width + h.padded) + 4 * tile_rows * h.padded + rows * row_length(columns_of(h)) +
+  return keys * (h.width + h.padded) + 4 * tile_rows * h.padded + rows * row_length(columns_of(h), guard) +
          (exact(h) ? 2 : 1) * (columns_of(h) + 256) + page_scratch(h);
 }
 
@@ -41,7 +41,7 @@ static void set_state(const AttentionHead& h, ForwardState& state, float* scratc
   state.value_rows = take(keys * h.padded);
   state.qu = take(tile_rows * h.padded), state.qv = take(tile_rows * h.padded), state.qw = take(tile_rows * h.padded);
   state.out = take(tile_rows * h.padded);
-  state.length = row_length(columns_of(h));
+  state.length = row_length(columns_of(h), guard);
   state.s = take(rows * state.length) + guard;
   state.factors = take(columns_of(h) + 256);
   if (exact(h)) state.list = reinterpret_cast<int32_t*>(take(columns_of(h) + 256));

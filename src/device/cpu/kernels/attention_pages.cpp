@@ -4,6 +4,8 @@ namespace longhand::cpu {
 inline namespace LONGHAND_ISA {
 namespace attention {
 
+constexpr int64_t tile_rows = 64;
+
 static int64_t page_count(const AttentionHead& h) { return (h.keys + h.shift + attention_page - 1) / attention_page; }
 
 int64_t page_scratch(const AttentionHead& h) {

@@ -9,15 +9,14 @@ namespace longhand::cpu {
 inline namespace LONGHAND_ISA {
 namespace attention {
 
-constexpr int64_t tile_rows = 64;
-constexpr int64_t guard = 64;  // columns on both sides of a row of scores
+constexpr int64_t most_rows = 128;  // of a tile of queries
 
 LONGHAND_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 LONGHAND_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 LONGHAND_INLINE int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-/// A row length in floats, an odd number of cache lines: columns of a tile then spread over the cache's sets.
-LONGHAND_INLINE int64_t row_length(int64_t columns) { return (columns + 2 * guard + 15) / 32 * 32 + 16; }
-
+/// A row of scores has `guard` columns on both sides, as many as a tile has rows at most. Its length is an odd number
+/// of cache lines: columns of a tile then spread over the cache's sets.
+LONGHAND_INLINE int64_t row_length(int64_t columns, int64_t guard) { return (columns + 2 * guard + 15) / 32 * 32 + 16; }
 template <int N>
 struct Count {
   static constexpr int value = N;
@@ -54,7 +53,7 @@ void row_bounds(float* out, const float* rows, int64_t count, int64_t padded);
 /// Queries [first, first + rows) and the interval of keys that each sees.
 struct QueryTile {
   int64_t first, rows;
-  int64_t low[tile_rows], high[tile_rows];
+  int64_t low[most_rows], high[most_rows];
   int64_t lowest, highest;
 };
 void set_tile(const AttentionHead&, QueryTile&, int64_t first, int64_t rows);
