@@ -100,7 +100,7 @@ struct PrepareOptions {
 struct PrepareReport {
   struct Row {
     std::string language;
-    int64_t documents = 0, bytes = 0, tokens = 0;  // both sides
+    int64_t documents = 0, bytes = 0, tokens = 0;  // of both sides; a document that was cut counts once
     int64_t validation_documents = 0, validation_bytes = 0, validation_tokens = 0;
   };
   std::vector<Row> rows;

@@ -180,12 +180,12 @@ std::vector<const Document*> pointers(const Corpus& corpus) {
   return documents;
 }
 
-PrepareReport::Row row_of(const SplitCorpus& split, const Stream& validation) {
+PrepareReport::Row row_of(const SplitCorpus& split, const Stream& validation, int64_t documents) {
   PrepareReport::Row row{.language = split.train.language};
   row.validation_documents = static_cast<int64_t>(validation.starts.size());
   row.validation_bytes = validation.bytes;
   row.validation_tokens = validation.size();
-  row.documents = static_cast<int64_t>(split.train.documents.size()) + row.validation_documents;
+  row.documents = documents;
   row.bytes = split.train.bytes() + row.validation_bytes;
   row.tokens = row.validation_tokens;
   return row;
@@ -214,6 +214,8 @@ PrepareReport prepare(const PrepareOptions& options) {
   make_room_for(options.output);
   std::vector<Corpus> corpora = read_corpora(options);
   check_not_empty(corpora);
+  std::vector<int64_t> documents;
+  for (const Corpus& corpus : corpora) documents.push_back(static_cast<int64_t>(corpus.documents.size()));
   std::vector<SplitCorpus> splits = split_corpora(std::move(corpora), options.split);
   auto vocabulary_start = std::chrono::steady_clock::now();
   Tokenizer tokenizer(make_model(splits, options));
@@ -225,7 +227,7 @@ PrepareReport prepare(const PrepareOptions& options) {
   std::map<std::string, Stream> validation;
   for (const SplitCorpus& split : splits) {
     Stream stream = encoder.encode(pointers(split.validation));
-    report.rows.push_back(row_of(split, stream));
+    report.rows.push_back(row_of(split, stream, documents[report.rows.size()]));
     if (stream.size()) validation[split.train.language] = std::move(stream);
   }
   std::vector<size_t> language;

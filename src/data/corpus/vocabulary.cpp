@@ -13,6 +13,10 @@ namespace {
 
 constexpr size_t longest_sentence = 4096;  // bytes; longer lines are cut for training
 
+// Line break and tab are symbols; tab and NUL are the trainer's own marks. No piece has one of them inside.
+constexpr std::string_view separators("\n\t\0", 3);
+constexpr std::string_view unknown_mark = "\xE2\x96\x85";  // the trainer's too
+
 using Sentences = std::vector<std::string_view>;
 
 void add_cut(std::string_view line, Sentences& sentences) {
@@ -22,7 +26,7 @@ void add_cut(std::string_view line, Sentences& sentences) {
     sentences.push_back(line.substr(0, end));
     line.remove_prefix(end);
   }
-  if (!line.empty()) sentences.push_back(line);
+  if (!line.empty() && line.find(unknown_mark) == std::string_view::npos) sentences.push_back(line);
 }
 
 // Lines spread evenly over the corpus, so that one long file is seen from end to end: each is taken with probability
@@ -34,8 +38,7 @@ void sample(const Corpus& corpus, int64_t budget, uint64_t seed, Sentences& sent
   for (const Document& document : corpus.documents) {
     std::string_view text = document.text;
     for (size_t first = 0; first < text.size(); ++line) {
-      // A tab is the trainer's own separator; it is a symbol, and no piece has it inside.
-      size_t end = std::min(text.find_first_of("\n\t", first), text.size());
+      size_t end = std::min(text.find_first_of(separators, first), text.size());
       if (share >= 1 || uniform(stream.bits(line)) < share) add_cut(text.substr(first, end - first), sentences);
       first = end + 1;
     }
