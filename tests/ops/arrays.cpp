@@ -4,6 +4,13 @@
 #include <cstring>
 #include <numbers>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(start, bytes) ((void)(start), (void)(bytes))
+#define ASAN_UNPOISON_MEMORY_REGION(start, bytes) ((void)(start), (void)(bytes))
+#endif
+
 namespace longhand::ops {
 namespace {
 
@@ -165,7 +172,10 @@ const Array& Fp64::device(const std::string& name) const {
 }
 
 Bound::~Bound() {
-  for (auto& [name, piece] : pieces_) device_.release(piece.memory);
+  for (auto& [name, piece] : pieces_) {
+    watch(piece, false);
+    device_.release(piece.memory);
+  }
 }
 
 Tensor Bound::operator[](const std::string& name) {
@@ -177,7 +187,7 @@ Tensor Bound::operator[](const std::string& name) {
   piece.image = make_image(array);
   int64_t bytes = static_cast<int64_t>(piece.image.size());
   piece.memory = static_cast<char*>(device_.allocate(bytes));
-  device_.upload(Tensor(piece.memory, Dtype::u8, {bytes}), piece.image.data());
+  upload(piece);
   Layout layout(array);
   char* start = piece.memory + guard;
   piece.tensor =
@@ -188,13 +198,29 @@ Tensor Bound::operator[](const std::string& name) {
 }
 
 void Bound::reset() {
-  for (auto& [name, piece] : pieces_)
-    device_.upload(Tensor(piece.memory, Dtype::u8, {static_cast<int64_t>(piece.image.size())}), piece.image.data());
+  for (auto& [name, piece] : pieces_) upload(piece);
+}
+
+/// Under the address sanitizer the guards of an array in host memory may not even be read.
+void Bound::watch(const Piece& piece, bool on) const {
+  int64_t bytes = static_cast<int64_t>(piece.image.size());
+  if (device_.name() == "cuda") return;
+  ASAN_UNPOISON_MEMORY_REGION(piece.memory, bytes);
+  if (on) ASAN_POISON_MEMORY_REGION(piece.memory, guard);
+  if (on) ASAN_POISON_MEMORY_REGION(piece.memory + bytes - guard, guard);
+}
+
+void Bound::upload(const Piece& piece) {
+  watch(piece, false);
+  device_.upload(Tensor(piece.memory, Dtype::u8, {static_cast<int64_t>(piece.image.size())}), piece.image.data());
+  watch(piece, true);
 }
 
 std::vector<char> Bound::download(const Piece& piece) const {
   std::vector<char> now(piece.image.size());
+  watch(piece, false);
   device_.download(now.data(), Tensor(piece.memory, Dtype::u8, {static_cast<int64_t>(now.size())}));
+  watch(piece, true);
   return now;
 }
 

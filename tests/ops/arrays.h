@@ -188,7 +188,9 @@ class Bound {
     std::vector<char> image;
     Tensor tensor;
   };
+  void upload(const Piece& piece);
   std::vector<char> download(const Piece& piece) const;
+  void watch(const Piece& piece, bool on) const;
 
   Device& device_;
   const Case& case_;
