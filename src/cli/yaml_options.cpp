@@ -54,6 +54,7 @@ class Reader final : public YAML::EventHandler {
     if (in_list_) {
       options_.back().values.push_back(value);
     } else if (!has_key_) {
+      if (value.empty()) refuse(mark, "a key is missing before the colon");
       key_ = value, key_line_ = mark.line + 1, has_key_ = true;
     } else {
       begin_option(mark, false);
