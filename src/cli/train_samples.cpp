@@ -23,7 +23,9 @@ std::string sample_text(Device& device, const Trainer& trainer, std::string_view
   WrittenText* const texts[] = {&text};
   for (int64_t i = 0; i < length; ++i) writer.next(texts);
   if (tokenizer) return tokenizer->decode(text.tokens);
-  return fmt::format("{}", fmt::join(text.tokens, " "));
+  std::string ids;
+  for (int32_t token : text.tokens) ids += fmt::format("{} ", token);
+  return ids;
 }
 
 }  // namespace longhand::cli
