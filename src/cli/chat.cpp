@@ -131,7 +131,7 @@ void run_chat(const ChatFlags& flags, const Common& common) {
 }  // namespace
 
 void add_chat(CLI::App& app, Common& common) {
-  CLI::App* command = add_command(app, common, "chat", "Talk with a model, a line a turn; works in a pipe too");
+  CLI::App* command = add_command(app, common, "chat", "talk with a model, a line a turn; works in a pipe too");
   auto flags = std::make_shared<ChatFlags>();
   command->add_option("--system", flags->system, "what the conversation begins with")
       ->type_name("TEXT")

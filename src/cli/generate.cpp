@@ -149,7 +149,7 @@ void run_generate(const GenerateFlags& flags, const Common& common) {
 
 void add_generate(CLI::App& app, Common& common) {
   CLI::App* command =
-      add_command(app, common, "generate", "Continue a prompt, as far beyond the training context as asked");
+      add_command(app, common, "generate", "continue a prompt, as far beyond the training context as asked");
   auto flags = std::make_shared<GenerateFlags>();
   auto* prompt = command->add_option("--prompt", flags->prompt, "text to continue; - reads it from standard input")
                      ->type_name("TEXT")

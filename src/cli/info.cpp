@@ -131,7 +131,7 @@ void print_text(const Json& info) {
 }  // namespace
 
 void add_info(CLI::App& app, Common& common) {
-  CLI::App* command = add_command(app, common, "info", "Show what a file holds: configuration, tensors, checksums");
+  CLI::App* command = add_command(app, common, "info", "show what a file holds: configuration, tensors, checksums");
   auto path = std::make_shared<std::string>();
   command->add_option("FILE", *path, "weights, a checkpoint or a token file")->required();
   command->callback([path, &common] {

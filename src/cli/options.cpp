@@ -73,7 +73,7 @@ void add_sampling_flags(CLI::App& command, SamplingFlags& flags) {
   auto add = [&](const char* name, auto& value, const char* meaning, const char* type) {
     command.add_option(name, value, meaning)->type_name(type)->group(group);
   };
-  add("--tokens", flags.tokens, "new tokens at most", "N");
+  add("--tokens,--max-tokens", flags.tokens, "new tokens at most", "N");
   add("--temperature", flags.temperature, "divides the logits; 0 takes the likeliest token", "X");
   add("--top-k", flags.top_k, "draw among the K likeliest tokens; 0 = off", "K");
   add("--top-p", flags.top_p, "draw among the likeliest tokens that reach this probability together; 1 = off", "P");

@@ -160,7 +160,7 @@ void run_score(const ScoreFlags& flags, const Common& common) {
 }  // namespace
 
 void add_score(CLI::App& app, Common& common) {
-  CLI::App* command = add_command(app, common, "score", "Print the log-probability of every token of a text");
+  CLI::App* command = add_command(app, common, "score", "print the log-probability of every token of a text");
   auto flags = std::make_shared<ScoreFlags>();
   auto add = [&](const char* name, auto& value, const char* meaning, const char* type, const char* group) {
     return command->add_option(name, value, meaning)->type_name(type)->group(group);

@@ -41,7 +41,7 @@ class Reader final : public YAML::EventHandler {
     if (depth_ == 0) return;  // an empty file
     if (in_list_) refuse(mark, "the list of \"{}\" has an empty entry", key_name());
     if (!has_key_) refuse(mark, "a key is missing before the colon");
-    refuse(mark, "\"{}\" has no value", key_name());
+    fail_usage("{}:{}: \"{}\" has no value", where_, key_line_, key_name());  // the mark is where the next key begins
   }
 
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override { refuse(mark, "aliases (*name) are not read here"); }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The program's frame: help, version, mistakes in words and in configuration files. Prints ok / not ok a check.
 set -u
-longhand=${LONGHAND:-build/longhand}
+cd "$(dirname "$0")/../.." || exit 1
+longhand=$(realpath "${LONGHAND:-build/longhand}")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failed=0
