@@ -96,7 +96,7 @@ void print_tensors(const Json& tensors) {
   fmt::print("\ntensors\n");
   for (const Json& row : tensors) {
     std::string shape = fmt::format("[{}]", fmt::join(row["shape"].get<std::vector<int64_t>>(), ", "));
-    fmt::print("  {:{}}  {:4}  {:>16}  {:>14} bytes\n", row["name"].get<std::string>(), widest,
+    fmt::print("  {:{}}  {:4}  {:<16}  {:>14} bytes\n", row["name"].get<std::string>(), widest,
                row["type"].get<std::string>(), shape, with_commas(row["bytes"]));
   }
 }
