@@ -80,7 +80,8 @@ std::pair<Axis, Axis> axes(const Chart& chart) {
   if (chart.logarithmic) {
     y0 /= 1.15, y1 *= 1.15;
   } else {
-    double room = y1 > y0 ? (y1 - y0) * 0.06 : std::max(std::abs(y1) * 0.1, 1e-9);
+    bool flat = y1 - y0 <= 1e-6 * std::max(std::abs(y0), std::abs(y1));  // rounding is no curve
+    double room = flat ? std::max(std::abs(y1) * 0.1, 1e-9) : (y1 - y0) * 0.06;
     y0 = y0 >= 0 && y0 < room ? 0 : y0 - room, y1 += room;
   }
   return {{x0, x1, left, width - right}, {y0, y1, height - bottom, top, chart.logarithmic}};
