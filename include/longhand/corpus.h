@@ -60,6 +60,7 @@ struct SplitOptions {
 
 struct SplitCorpus {
   Corpus train, validation;
+  int64_t documents = 0;  // before the split; one that was cut counts once
 };
 
 /// Puts every document on one side by its path, the same side in every language, so that translations and near-copies
@@ -85,9 +86,10 @@ struct PrepareOptions {
   struct Source {
     std::string language, path;
   };
-  std::string help_directory;          // of the LibreOffice help corpus, or
-  std::vector<std::string> languages;  // empty = all
-  std::vector<Source> texts;           // text files and directories; sources of one language are joined
+  std::string help_directory;            // of the LibreOffice help corpus, or
+  std::vector<std::string> languages;    // empty = all
+  std::vector<Source> texts;             // text files and directories; sources of one language are joined
+  std::vector<Source> validation_texts;  // joined to the validation stream of their language; not for training
   bool split_lines = false;
   VocabularyOptions vocabulary;
   std::string tokenizer;  // a SentencePiece model, weights or token file to take the vocabulary from; empty = train one
@@ -100,7 +102,7 @@ struct PrepareOptions {
 struct PrepareReport {
   struct Row {
     std::string language;
-    int64_t documents = 0, bytes = 0, tokens = 0;  // of both sides; a document that was cut counts once
+    int64_t documents = 0, bytes = 0, tokens = 0;  // of both sides
     int64_t validation_documents = 0, validation_bytes = 0, validation_tokens = 0;
   };
   std::vector<Row> rows;

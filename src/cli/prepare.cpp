@@ -9,9 +9,16 @@ namespace {
 
 struct Flags {
   std::string corpus, corpus_directory = "data/corpus";
-  std::vector<std::string> text, language, languages;
+  std::vector<std::string> text, language, languages, validation_text;
   PrepareOptions prepare;
 };
+
+PrepareOptions::Source named_source(const char* flag, const std::string& given) {
+  size_t colon = given.find(':');
+  if (colon == std::string::npos || colon == 0 || colon + 1 == given.size())
+    fail_usage("{} {}: NAME:PATH was expected, as in en:books/english", flag, given);
+  return {given.substr(0, colon), given.substr(colon + 1)};
+}
 
 PrepareOptions options_of(const Flags& flags, const Common& common) {
   PrepareOptions options = flags.prepare;
@@ -23,12 +30,10 @@ PrepareOptions options_of(const Flags& flags, const Common& common) {
   if (!own_text) options.help_directory = flags.corpus_directory;
   options.languages = flags.languages;
   for (const std::string& path : flags.text) options.texts.push_back({"text", path});
-  for (const std::string& named : flags.language) {
-    size_t colon = named.find(':');
-    if (colon == std::string::npos || colon == 0 || colon + 1 == named.size())
-      fail_usage("--language {}: NAME:PATH was expected, as in en:books/english", named);
-    options.texts.push_back({named.substr(0, colon), named.substr(colon + 1)});
-  }
+  for (const std::string& given : flags.language) options.texts.push_back(named_source("--language", given));
+  for (const std::string& given : flags.validation_text)
+    options.validation_texts.push_back(given.find(':') == std::string::npos ? PrepareOptions::Source{"text", given}
+                                                                            : named_source("--validation-text", given));
   if (!(options.split.validation >= 0 && options.split.validation <= 0.5))
     fail_usage("--validation {}: it is a share between 0 and 0.5", options.split.validation);
   options.seed = options.split.seed = options.vocabulary.seed = common.seed;
@@ -112,9 +117,16 @@ void add_prepare(CLI::App& app, Common& common) {
   add("--vocab-size", prepare.vocabulary.size, "pieces to train", "N", "Vocabulary");
   add("--tokenizer", prepare.tokenizer, "take the vocabulary of a .model, weights or token file instead", "FILE",
       "Vocabulary");
-  add("--validation", prepare.split.validation, "share of the documents kept for validation", "SHARE", "Token file");
+  auto* share = add("--validation", prepare.split.validation, "share of the documents kept for validation", "SHARE",
+                    "Token file");
+  add("--validation-text", flags->validation_text, "texts of validation alone, under a name (default \"text\")",
+      "[NAME:]PATH", "Token file");
   add("--output", prepare.output, "token file to write", "FILE", "Token file");
-  command->callback([flags, &common] { common.run = [flags, &common] { run(*flags, common); }; });
+  command->callback([flags, share, &common] {
+    // Who brings a validation text wants no other, unless the share is asked for as well.
+    if (!flags->validation_text.empty() && share->count() == 0) flags->prepare.split.validation = 0;
+    common.run = [flags, &common] { run(*flags, common); };
+  });
 }
 
 }  // namespace longhand::cli

@@ -291,6 +291,16 @@ TEST_CASE("own texts are named streams; an empty corpus is refused") {
   REQUIRE(file.validation().size() == 1);
   CHECK(file.validation()[0].name == "english");
   CHECK(file.validation()[0].bytes + file.train().bytes == static_cast<int64_t>(text.size()));
+  options.validation_texts = {{"english", folder.write("more.txt", "one more cell")}, {"held", folder / "more.txt"}};
+  options.split.validation = 0;
+  PrepareReport report = prepare(options);
+  TokenFile held(options.output);
+  REQUIRE(held.validation().size() == 2);
+  CHECK(held.validation()[0].bytes == 13);
+  CHECK(held.validation()[1].name == "held");
+  CHECK(held.train().bytes == static_cast<int64_t>(text.size()));
+  CHECK(report.rows[0].documents == 2);
+  CHECK(report.rows[1].bytes == 13);
   options.texts = {{"english", folder.write("empty.txt", "")}};
   CHECK_THROWS_WITH_AS(prepare(options), doctest::Contains("there is no text in it"), Error);
   options.texts.clear();

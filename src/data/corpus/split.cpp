@@ -21,8 +21,12 @@ size_t line_start(std::string_view text, size_t from) {
   return from;
 }
 
+SplitCorpus empty(const Corpus& corpus) {
+  return {{corpus.language, {}}, {corpus.language, {}}, static_cast<int64_t>(corpus.documents.size())};
+}
+
 SplitCorpus cut_ends(Corpus corpus, double share) {
-  SplitCorpus split{{corpus.language, {}}, {corpus.language, {}}};
+  SplitCorpus split = empty(corpus);
   for (Document& document : corpus.documents) {
     std::string& text = document.text;
     auto kept = static_cast<size_t>(static_cast<double>(text.size()) * (1 - share));
@@ -37,7 +41,7 @@ SplitCorpus cut_ends(Corpus corpus, double share) {
 }
 
 SplitCorpus split_by_path(Corpus corpus, double share, uint64_t seed) {
-  SplitCorpus split{{corpus.language, {}}, {corpus.language, {}}};
+  SplitCorpus split = empty(corpus);
   for (Document& document : corpus.documents) {
     Corpus& side = place_of(document.path, seed) < share ? split.validation : split.train;
     side.documents.push_back(std::move(document));
@@ -60,12 +64,14 @@ std::vector<SplitCorpus> split_corpora(std::vector<Corpus> corpora, const SplitO
   std::vector<SplitCorpus> splits;
   for (Corpus& corpus : corpora) {
     double expected = static_cast<double>(corpus.documents.size()) * share;
-    if (share <= 0)
-      splits.push_back({std::move(corpus), {corpus.language, {}}});
-    else if (expected < options.fewest_documents || !both_sides(corpus, share, options.seed))
+    if (share <= 0) {
+      splits.push_back(empty(corpus));
+      splits.back().train = std::move(corpus);
+    } else if (expected < options.fewest_documents || !both_sides(corpus, share, options.seed)) {
       splits.push_back(cut_ends(std::move(corpus), share));
-    else
+    } else {
       splits.push_back(split_by_path(std::move(corpus), share, options.seed));
+    }
   }
   return splits;
 }
