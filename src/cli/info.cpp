@@ -4,6 +4,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "longhand/ceilings.h"
 #include "longhand/data.h"
 #include "longhand/files.h"
 #include "longhand/parameters.h"
@@ -128,14 +129,31 @@ void print_text(const Json& info) {
              verified ? fmt::format("of {} tensors verified", verified) : "absent");
 }
 
+void print_machine(int threads, bool as_json) {
+  Ceilings c = cached_ceilings(threads);
+  if (as_json)
+    return fmt::print("{}\n", Json({{"processor", c.processor},
+                                    {"threads", c.threads},
+                                    {"fma_fp32", c.fma_fp32},
+                                    {"dot_bf16", c.dot_bf16},
+                                    {"read_bytes", c.read_bytes}})
+                                  .dump());
+  fmt::print(
+      "{}, {} threads\n  fp32 multiply-adds  {:7.1f} GFLOP/s\n  bf16 dot products   {:7.1f} GFLOP/s\n"
+      "  memory reads        {:7.1f} GB/s\n",
+      c.processor, c.threads, c.fma_fp32 / 1e9, c.dot_bf16 / 1e9, c.read_bytes / 1e9);
+}
+
 }  // namespace
 
 void add_info(CLI::App& app, Common& common) {
-  CLI::App* command = add_command(app, common, "info", "show what a file holds: configuration, tensors, checksums");
+  CLI::App* command = add_command(app, common, "info", "show what a file holds, or what this machine can do");
   auto path = std::make_shared<std::string>();
-  command->add_option("FILE", *path, "weights, a checkpoint or a token file")->required();
+  command->add_option("FILE", *path,
+                      "weights, a checkpoint or a token file; without one, the machine's measured ceilings");
   command->callback([path, &common] {
     common.run = [path, &common] {
+      if (path->empty()) return print_machine(common.threads, common.json);
       Json info = describe(SafetensorsFile(*path));
       if (common.json)
         fmt::print("{}\n", info.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));

@@ -28,7 +28,7 @@ void add_report(CLI::App& app, Common& common) {
     std::string run, output;
   };
   auto flags = std::make_shared<Flags>();
-  CLI::App* command = add_command(app, common, "report", "write the curves of a run as one HTML page");
+  CLI::App* command = add_command(app, common, "report", "Draw the curves of a run as one HTML page");
   command->add_option("run", flags->run, "run directory, or its log.jsonl")->required();
   command->add_option("--output", flags->output, "file to write (default: RUN/report.html)");
   command->callback([flags, &common] { common.run = [flags] { write_report(flags->run, flags->output); }; });

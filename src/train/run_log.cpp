@@ -86,6 +86,7 @@ void RunLog::step(const StepReport& report, double ceiling) {
   Json json = {{"type", "step"}};
   json.update(step_object(report));
   json["seconds"] = report.seconds;
+  if (report.seconds > 0) json["gflops"] = std::round(report.flops / report.seconds / 1e8) / 10;
   if (ceiling > 0 && report.seconds > 0) json["sol"] = std::round(report.flops / report.seconds / ceiling * 1e4) / 1e4;
   if (!report.skipped.empty()) json["skipped"] = report.skipped;
   write(json.dump());
