@@ -18,7 +18,7 @@ step "vocabulary and token file"
 if [ -e "$tokens" ]; then
   echo "$tokens is there"
 else
-  "$longhand" prepare --corpus "$corpus" --vocab-size 8192 --output "$tokens"
+  "$longhand" prepare --corpus libreoffice --corpus-directory "$corpus" --vocab-size 8192 --output "$tokens"
 fi
 
 step "training"
