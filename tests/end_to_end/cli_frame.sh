@@ -1,13 +1,8 @@
 #!/usr/bin/env bash
 # The program's frame: help, version, mistakes in words and in configuration files. Prints ok / not ok a check.
-set -u
-cd "$(dirname "$0")/../.." || exit 1
-longhand=$(realpath "${LONGHAND:-build/longhand}")
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-failed=0
+source "$(dirname "${BASH_SOURCE[0]}")/lib/checks.sh"
 
-# check NAME EXIT_CODE TEXT COMMAND...: the command ends with the code, and its output contains the text.
+# check NAME CODE TEXT COMMAND...: the command ends with the code, and its output contains the text.
 check() {
   local name=$1 code=$2 text=$3 output rc
   shift 3
@@ -15,13 +10,10 @@ check() {
   rc=$?
   if [ "$rc" -ne "$code" ]; then
     echo "not ok $name: exit code $rc instead of $code: ${output:0:200}"
-    failed=1
   elif ! grep -qF -- "$text" <<<"$output"; then
     echo "not ok $name: \"$text\" is not in: ${output:0:300}"
-    failed=1
   elif [ "$code" -ne 0 ] && [ "$(wc -l <<<"$output")" -ne 1 ]; then
     echo "not ok $name: more than one line: $output"
-    failed=1
   else
     echo "ok $name"
   fi
@@ -68,4 +60,3 @@ check "values of a file reach the command" 1 "from-the-file.safetensors" \
 check "the command line wins over the file" 1 "from-the-line.safetensors" \
   "$longhand" generate --config "$(config "model: $work/from-the-file.safetensors\nprompt: a\n")" \
   --model "$work/from-the-line.safetensors"
-exit $failed

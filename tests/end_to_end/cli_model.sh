@@ -1,30 +1,6 @@
 #!/usr/bin/env bash
 # generate, chat, score and info on models made on the spot. Prints ok / not ok a check.
-set -uo pipefail
-cd "$(dirname "$0")/../.."
-longhand=$(realpath "${LONGHAND:-build/longhand}")
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1  # $OLDPWD is the sources' folder
-
-check() {  # check NAME COMMAND...
-  local name=$1
-  shift
-  if "$@"; then echo "ok $name"; else echo "not ok $name: $*"; fi
-}
-
-# refused NAME CODE TEXT COMMAND...: one line with the text, nothing on standard output.
-refused() {
-  local name=$1 code=$2 text=$3 rc
-  shift 3
-  "$@" >out.txt 2>err.txt </dev/null
-  rc=$?
-  if [ "$rc" -eq "$code" ] && [ "$(wc -l <err.txt)" -eq 1 ] && grep -qF -- "$text" err.txt && [ ! -s out.txt ]; then
-    echo "ok $name"
-  else
-    echo "not ok $name: exit code $rc instead of $code, or not \"$text\": $(head -c 300 err.txt)"
-  fi
-}
+source "$(dirname "${BASH_SOURCE[0]}")/lib/checks.sh"
 
 # Logarithms of two score files, position by position.
 same_scores() {
@@ -77,10 +53,10 @@ check "--summary is one object" grep -qE '^\{"tokens":31,"nats_per_token":[0-9.]
 
 # A model of text.
 {
-  cat "$OLDPWD"/include/longhand/*.h
+  cat "$sources"/LICENSE "$sources"/include/longhand/tensor.h
   for i in $(seq 1 60); do echo "The cat number $i sat on the mat, and die Katze saß auf der Matte; 猫坐在垫子上。"; done
 } >text.txt
-"$longhand" prepare --text text.txt --split-lines --vocab-size 600 --output tokens.safetensors >log.txt 2>&1 ||
+"$longhand" prepare --text text.txt --split-lines --vocab-size 500 --output tokens.safetensors >log.txt 2>&1 ||
   cat log.txt
 "$longhand" train "${shape[@]}" --tokens tokens.safetensors --steps 60 --lr 0.01 --output text.safetensors >log.txt 2>&1 ||
   tail -1 log.txt

@@ -1,21 +1,11 @@
 #!/usr/bin/env bash
 # The program against PyTorch, and Hugging Face checkpoints in and out. Prints ok / not ok a check. The fixtures and their
 # .txt (token stream, losses of ten AdamW steps, log-probabilities of the first 15 predictions): scripts/goldens/fixture.py.
-set -uo pipefail
-cd "$(dirname "$0")/../.."
-longhand=$PWD/build/longhand
-goldens=$PWD/tests/goldens
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work"
+source "$(dirname "${BASH_SOURCE[0]}")/lib/checks.sh"
+
+goldens=$sources/tests/goldens
 
 quiet() { "$@" >/dev/null; }
-
-check() {  # check NAME COMMAND...
-  local name=$1
-  shift
-  if "$@"; then echo "ok $name"; else echo "not ok $name"; fi
-}
 
 # near FIELD KIND TOLERANCE FILE LINE: the FIELD of every JSON line of FILE is that of the expected LINE of numbers.
 near() {
@@ -53,7 +43,7 @@ done
 python=$(command -v /usr/bin/python3 || command -v python3)
 if "$python" -c 'import torch' 2>/dev/null; then
   cp -r "$goldens/hf_transfo_xl_pre" bin
-  check "pytorch_model.bin: converts" quiet "$python" "$OLDPWD/scripts/convert_checkpoint.py" bin
+  check "pytorch_model.bin: converts" quiet "$python" "$sources/scripts/convert_checkpoint.py" bin
   check "pytorch_model.bin: imports" quiet "$longhand" import bin --output bin.safetensors
   program hf_transfo_xl_pre bin.safetensors "$goldens/hf_transfo_xl_pre/golden.txt"
 fi

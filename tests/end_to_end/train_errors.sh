@@ -1,28 +1,6 @@
 #!/usr/bin/env bash
 # What goes wrong in training is told in one line and loses nothing.
-set -uo pipefail
-cd "$(dirname "$0")/../.."
-longhand=$PWD/build/longhand
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work"
-
-check() {  # check NAME COMMAND...
-  local name=$1
-  shift
-  if "$@"; then echo "ok $name"; else echo "not ok $name"; fi
-}
-refused() {  # refused NAME STATUS WORDS COMMAND...: one line on standard error that holds the words, and the exit status
-  local name=$1 wanted=$2 words=$3 status
-  shift 3
-  "$@" >out.txt 2>err.txt
-  status=$?
-  if [ "$status" -eq "$wanted" ] && [ "$(wc -l <err.txt)" -eq 1 ] && grep -qF -- "$words" err.txt; then
-    echo "ok $name"
-  else
-    echo "not ok $name: status $status, $(cat err.txt)"
-  fi
-}
+source "$(dirname "${BASH_SOURCE[0]}")/lib/checks.sh"
 
 seq 1 4000 | awk '{ print $1 * 7 % 31 }' | tr '\n' ',' >tokens.txt
 model=(--d-model 16 --n-layer 1 --n-head 2 --vocab-size 31 --mem-len 8 --segment 16 --batch-size 2)

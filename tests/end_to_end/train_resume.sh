@@ -1,18 +1,7 @@
 #!/usr/bin/env bash
 # A run that is killed, or interrupted, and resumed ends in the same files as one that went through: with dropout on, in
 # both master-weight modes, at one thread and at two.
-set -uo pipefail
-cd "$(dirname "$0")/../.."
-longhand=$PWD/build/longhand
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work"
-
-check() {  # check NAME COMMAND...
-  local name=$1
-  shift
-  if "$@"; then echo "ok $name"; else echo "not ok $name"; fi
-}
+source "$(dirname "${BASH_SOURCE[0]}")/lib/checks.sh"
 
 seq 1 40000 | awk '{ print ($1 * $1 + int($1 / 7)) % 97 }' >tokens.txt
 train=("$longhand" train --d-model 32 --n-layer 2 --n-head 2 --vocab-size 97 --mem-len 24 --segment 32 --batch-size 4

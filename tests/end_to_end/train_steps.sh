@@ -1,17 +1,6 @@
 #!/usr/bin/env bash
 # What train and plan print and log.
-set -uo pipefail
-cd "$(dirname "$0")/../.."
-longhand=$PWD/build/longhand
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work"
-
-check() {  # check NAME COMMAND...
-  local name=$1
-  shift
-  if "$@"; then echo "ok $name"; else echo "not ok $name"; fi
-}
+source "$(dirname "${BASH_SOURCE[0]}")/lib/checks.sh"
 
 seq 1 6000 | awk '{ print $1 * 7 % 31 }' >tokens.txt
 train=("$longhand" train --d-model 16 --n-layer 1 --n-head 2 --vocab-size 31 --mem-len 8 --segment 16 --batch-size 2
