@@ -39,15 +39,11 @@ struct Values {
   double& operator[](int64_t i) { return x[i]; }
   void to_device() {
     bytes.assign(x.size() * dtype_bytes(type), 0);
-    for (size_t i = 0; i < x.size(); ++i) {
-      if (type == Dtype::bf16) {
-        bf16 value(static_cast<float>(x[i]));
-        reinterpret_cast<bf16*>(bytes.data())[i] = value, x[i] = static_cast<float>(value);
-      } else {
-        float value = static_cast<float>(x[i]);
-        reinterpret_cast<float*>(bytes.data())[i] = value, x[i] = value;
-      }
-    }
+    for (size_t i = 0; i < x.size(); ++i)
+      if (type == Dtype::bf16)
+        x[i] = static_cast<float>(reinterpret_cast<bf16*>(bytes.data())[i] = bf16(static_cast<float>(x[i])));
+      else
+        x[i] = reinterpret_cast<float*>(bytes.data())[i] = static_cast<float>(x[i]);
   }
   Doubles from_device() const {
     Doubles y(x.size());

@@ -192,7 +192,7 @@ void CpuDevice::attention_forward(const AttentionForward& a) {
     AttentionHead h = head_of(in, s, tables, pair / s.heads, pair % s.heads);
     h.out = rows_of(a.out, pair / s.heads, pair % s.heads);
     int64_t first = tiles * part / parts * 64, last = std::min(tiles * (part + 1) / parts * 64, s.queries);
-    kernels.forward(h, first, last, static_cast<float*>(scratch(thread, kernels.forward_scratch(h, 64) * 4)));
+    kernels.forward(h, first, last, static_cast<float*>(scratch(thread, kernels.forward_scratch(h) * 4)));
   });
 }
 

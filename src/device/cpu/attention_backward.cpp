@@ -162,7 +162,7 @@ void CpuDevice::attention_backward(const AttentionBackward& a) {
   p.d_r = memory + tables, p.d_keys = p.d_r + tasks * p.r_floats, p.small = p.d_keys + keys;
   pool_.parallel_for(s.heads, [&](int64_t head, int) { pack_tables(in, s, work.tables, head); });
   pool_.parallel_for(tasks, [&](int64_t task, int thread) {
-    int64_t floats = p.key_floats + attention_kernels().backward_scratch(work.head(0, 0), 64);
+    int64_t floats = p.key_floats + attention_kernels().backward_scratch(work.head(0, 0));
     work.run(task, static_cast<float*>(scratch(thread, floats * 4)));
   });
   if (work.division.parts > 1)

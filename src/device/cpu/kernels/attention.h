@@ -75,9 +75,9 @@ struct AttentionPosition {
 
 struct AttentionKernels {
   void (*pack_position)(const AttentionPosition&);
-  /// Floats of scratch that a call needs for at most `queries` rows.
-  int64_t (*forward_scratch)(const AttentionHead&, int64_t queries);
-  int64_t (*backward_scratch)(const AttentionHead&, int64_t queries);
+  /// Floats of scratch that a call needs.
+  int64_t (*forward_scratch)(const AttentionHead&);
+  int64_t (*backward_scratch)(const AttentionHead&);
   /// Queries [first, last); first is a multiple of 64.
   void (*forward)(const AttentionHead&, int64_t first, int64_t last, float* scratch);
   void (*backward)(const AttentionHead&, int64_t first, int64_t last, const AttentionGradients&, float* scratch);

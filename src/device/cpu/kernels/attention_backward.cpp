@@ -25,7 +25,7 @@ struct BackwardState {
 static bool exact(const AttentionHead& h) { return h.topk > 0 && !h.pages; }
 static int64_t tiles(const AttentionHead& h) { return (h.keys + h.shift + attention_page - 1) / attention_page; }
 
-int64_t backward_scratch(const AttentionHead& h, int64_t) {
+int64_t backward_scratch(const AttentionHead& h) {
   int64_t keys = tiles(h) * attention_page, length = row_length(backward_columns, guard);
   return keys * 2 * (exact(h) ? h.padded : h.width) + keys * h.padded + 7 * tile_rows * h.padded +
          2 * tile_rows * length + 1024;

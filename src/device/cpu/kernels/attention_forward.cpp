@@ -29,7 +29,7 @@ static int64_t columns_of(const AttentionHead& h) {
   return exact(h) ? key_tiles(h) * attention_page : least(key_tiles(h) * attention_page, forward_columns);
 }
 
-static int64_t forward_scratch(const AttentionHead& h, int64_t) {
+static int64_t forward_scratch(const AttentionHead& h) {
   int64_t keys = key_tiles(h) * attention_page, rows = exact(h) ? topk_rows : tile_rows;
   return keys * (h.width + h.padded) + 4 * tile_rows * h.padded + rows * row_length(columns_of(h), guard) +
          (exact(h) ? 2 : 1) * (columns_of(h) + 256) + page_scratch(h);
@@ -216,7 +216,7 @@ static void forward(const AttentionHead& h, int64_t first, int64_t last, float* 
   }
 }
 
-int64_t backward_scratch(const AttentionHead& h, int64_t queries);
+int64_t backward_scratch(const AttentionHead& h);
 void backward(const AttentionHead& h, int64_t first, int64_t last, const AttentionGradients& d, float* scratch);
 
 static void to_float(float* out, const void* in, bool is_half, int64_t n) {

@@ -11,7 +11,7 @@ static int64_t page_count(const AttentionHead& h) { return (h.keys + h.shift + a
 int64_t page_scratch(const AttentionHead& h) {
   if (!h.pages) return 0;
   int64_t row = round_up(page_count(h), 32);
-  return 4 * h.width * row + 2 * tile_rows * h.width + 2 * tile_rows * row + 2 * h.padded + row;
+  return 4 * h.width * row + 2 * tile_rows * h.width + 2 * tile_rows * row + 2 * h.padded + 2 * row;
 }
 
 void set_pages(const AttentionHead& h, PageState& p, float* scratch) {
@@ -19,7 +19,8 @@ void set_pages(const AttentionHead& h, PageState& p, float* scratch) {
   p.pages = page_count(h), p.row = round_up(p.pages, 32);
   p.by_page = take(tile_rows * p.row), p.by_distance = take(tile_rows * p.row);
   p.keys = take(2 * h.width * p.row), p.distances = take(2 * h.width * p.row);
-  p.page = take(2 * h.padded), p.value = take(p.row), p.signs = take(2 * tile_rows * h.width);
+  p.page = take(2 * h.padded), p.value = take(p.row), p.candidate = reinterpret_cast<int32_t*>(take(p.row)),
+  p.signs = take(2 * tile_rows * h.width);
 }
 
 static void put_bounds(const AttentionHead& h, float* matrix, int64_t row, int64_t page, const float* bounds) {
@@ -96,7 +97,6 @@ void choose_pages(const AttentionHead& h, PageState& p, const QueryTile& t, cons
                   const float* segment, uint64_t* kept) {
   __builtin_memset(kept, 0, h.words * 8);
   auto keep = [&](int64_t page) { kept[page >> 6] |= uint64_t{1} << (page & 63); };
-  auto is_kept = [&](int64_t page) { return kept[page >> 6] >> (page & 63) & 1; };
   int64_t own = (t.highest + h.shift) / attention_page;
   int64_t budget = (h.topk + attention_page - 1) / attention_page - 1;
   keep(own);
@@ -104,21 +104,17 @@ void choose_pages(const AttentionHead& h, PageState& p, const QueryTile& t, cons
   if (budget <= 0 || own < 2) return;
   bounds_of(h, p, qu, t.rows, p.keys, p.by_page);
   bounds_of(h, p, qv, t.rows, p.distances, p.by_distance);
-  int64_t first = (t.lowest + h.shift) / attention_page, candidates = 0;
-  for (int64_t page = first; page < own - 1; ++page)
-    if (page_value(h, p, t, segment, page, p.value[page]))
-      ++candidates;
-    else
-      keep(page);  // marked as taken for the search below
-  for (; budget > 0 && candidates > 0; --budget, --candidates) {
-    int64_t best = -1;
-    for (int64_t page = first; page < own - 1; ++page)
-      if (!is_kept(page) && (best < 0 || !(p.value[page] < p.value[best]))) best = page;
-    keep(best);
-  }
-  for (int64_t page = first; page < own - 1; ++page) {
-    float ignored;
-    if (is_kept(page) && !page_value(h, p, t, segment, page, ignored)) kept[page >> 6] &= ~(uint64_t{1} << (page & 63));
+  // Candidates are listed, so that a page leaves the list once it is kept.
+  int64_t candidates = 0;
+  for (int64_t page = (t.lowest + h.shift) / attention_page; page < own - 1; ++page)
+    if (page_value(h, p, t, segment, page, p.value[candidates])) p.candidate[candidates++] = static_cast<int32_t>(page);
+  for (; budget > 0 && candidates > 0; --budget) {
+    int64_t best = candidates - 1;
+    for (int64_t c = best - 1; c >= 0; --c)
+      if (p.value[c] > p.value[best]) best = c;
+    keep(p.candidate[best]);
+    for (--candidates; best < candidates; ++best)
+      p.value[best] = p.value[best + 1], p.candidate[best] = p.candidate[best + 1];
   }
 }
 

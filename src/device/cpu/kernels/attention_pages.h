@@ -54,8 +54,9 @@ struct PageState {
   float* signs;                  // [64, 2 width]: max(q, 0), min(q, 0)
   float *by_page, *by_distance;  // [64, pages padded]
   float* page;                   // [2, padded]
-  float* value;                  // [pages]
-  int64_t pages, row;            // row: pages padded
+  float* value;                  // [pages], of the candidates
+  int32_t* candidate;
+  int64_t pages, row;  // row: pages padded
 };
 int64_t page_scratch(const AttentionHead&);
 void set_pages(const AttentionHead&, PageState&, float* scratch);
