@@ -1,6 +1,5 @@
 #include "src/data/corpus/encode.h"
 
-#include <algorithm>
 #include <exception>
 
 #include "longhand/error.h"
@@ -30,6 +29,14 @@ std::vector<Part> cut(const std::vector<const Document*>& documents, bool at_lin
     parts.push_back({d, text});
   }
   return parts;
+}
+
+// Parts that are tokenized together: enough for every thread, few enough that holding their ids twice costs little.
+size_t block_size(const std::vector<Part>& parts, size_t first) {
+  constexpr size_t about = 32 << 20;
+  size_t last = first;
+  for (size_t bytes = 0; last < parts.size() && bytes < about; ++last) bytes += parts[last].text.size() + 1;
+  return last - first;
 }
 
 std::vector<Ids> encode_parts(const Tokenizer& tokenizer, ThreadPool& pool, const Part* parts, size_t count) {
@@ -72,10 +79,8 @@ EncodedStream encode_documents(const Tokenizer& tokenizer, ThreadPool& pool,
     else
       stream.wide.insert(stream.wide.end(), ids.begin(), ids.end());
   };
-  // A block at a time, so that no more ids than that are held twice.
-  constexpr size_t block = 4096;
-  for (size_t first = 0; first < parts.size(); first += block) {
-    size_t count = std::min(block, parts.size() - first);
+  for (size_t first = 0, count; first < parts.size(); first += count) {
+    count = block_size(parts, first);
     std::vector<Ids> ids = encode_parts(tokenizer, pool, &parts[first], count);
     for (size_t i = 0; i < count; ++i) {
       size_t p = first + i;
