@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -10,15 +11,41 @@
 
 namespace longhand {
 
-// A loop is announced by raising `round`; workers spin on it for a short while before they sleep, because the loops of
-// a training step follow one another within microseconds.
+namespace {
+
+/// Waits, at first so that a quiet machine answers within a microsecond, then so that a busy one can run the thread
+/// that is waited for. False when it has been long.
+class Patience {
+ public:
+  bool wait() {
+    ++turns_;
+    if (turns_ <= spins)
+      __builtin_ia32_pause();
+    else
+      std::this_thread::yield();
+    return turns_ < spins + yields;
+  }
+
+ private:
+  static constexpr int spins = 1000, yields = 500;
+  int turns_ = 0;
+};
+
+}  // namespace
+
+// A loop is announced by a new round in `gate`; a worker enters it by counting itself in. The caller works as well and
+// closes the gate when no index is left: it waits for the workers inside, never for one that the system has not let
+// run. Workers wait a short while before they sleep, because the loops of a training step follow one another within
+// microseconds.
 struct ThreadPool::State {
+  static constexpr uint64_t one_round = 1 << 17, closed = 1 << 16, inside = closed - 1;
+
   std::vector<std::thread> workers;
   std::mutex mutex;
   std::condition_variable wake;
-  std::atomic<uint64_t> round{0};
+  std::atomic<uint64_t> gate{closed};  // round, closed, workers inside
   std::atomic<int64_t> next{0};
-  std::atomic<int> running{0};
+  std::atomic<int> parts_left{0};  // of the workers, where every thread has its part
   std::atomic<bool> stop{false};
   int sleeping = 0;  // guarded by mutex
   int64_t count = 0;
@@ -31,24 +58,60 @@ struct ThreadPool::State {
     } else {
       int64_t first = count * thread / threads, last = count * (thread + 1) / threads;
       for (int64_t i = first; i < last; ++i) (*work)(i, thread);
+      if (thread > 0) parts_left.fetch_sub(1, std::memory_order_release);
     }
   }
 
-  void worker(int thread, int threads) {
-    uint64_t seen = 0;
-    for (;;) {
-      for (int spin = 0; spin < 20000 && round.load(std::memory_order_acquire) == seen; ++spin) __builtin_ia32_pause();
-      if (round.load(std::memory_order_acquire) == seen) {
+  uint64_t round() const { return gate.load(std::memory_order_acquire) / one_round; }
+
+  void open() {
+    {
+      std::lock_guard lock(mutex);
+      gate.store((gate.load(std::memory_order_relaxed) / one_round + 1) * one_round, std::memory_order_release);
+      if (sleeping == 0) return;
+    }
+    wake.notify_all();
+  }
+
+  /// Counts the caller in; false when the round is over. `seen` becomes the round.
+  bool enter(uint64_t& seen) {
+    uint64_t now = gate.load(std::memory_order_acquire);
+    do {
+      seen = now / one_round;
+      if (now & closed) return false;
+    } while (!gate.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel, std::memory_order_acquire));
+    return true;
+  }
+
+  void await_round_after(uint64_t seen) {
+    for (Patience patience; round() == seen;)
+      if (!patience.wait()) {
         std::unique_lock lock(mutex);
         ++sleeping;
-        wake.wait(lock, [&] { return round.load(std::memory_order_acquire) != seen; });
+        wake.wait(lock, [&] { return round() != seen; });
         --sleeping;
       }
-      seen = round.load(std::memory_order_acquire);
+  }
+
+  void worker(int thread, int threads) {
+    for (uint64_t seen = 0;;) {
+      await_round_after(seen);
+      bool entered = enter(seen);
       if (stop) return;
+      if (!entered) continue;
       share(thread, threads);
-      running.fetch_sub(1, std::memory_order_release);
+      gate.fetch_sub(1, std::memory_order_release);
     }
+  }
+
+  void close() {
+    auto wait_while = [](auto busy) {
+      for (Patience patience; busy();)
+        if (!patience.wait()) std::this_thread::sleep_for(std::chrono::microseconds(50));
+    };
+    if (!dynamic) wait_while([&] { return parts_left.load(std::memory_order_acquire) > 0; });
+    gate.fetch_or(closed, std::memory_order_acq_rel);
+    wait_while([&] { return (gate.load(std::memory_order_acquire) & inside) > 0; });
   }
 };
 
@@ -66,12 +129,8 @@ ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
 }
 
 ThreadPool::~ThreadPool() {
-  {
-    std::lock_guard lock(state_->mutex);
-    state_->stop = true;
-    state_->round.fetch_add(1, std::memory_order_release);
-  }
-  state_->wake.notify_all();
+  state_->stop = true;
+  state_->open();
   for (auto& worker : state_->workers) worker.join();
 }
 
@@ -86,18 +145,10 @@ void ThreadPool::parallel_for(int64_t count, const std::function<void(int64_t, i
   }
   s.count = count, s.work = &work, s.dynamic = dynamic;
   s.next.store(0, std::memory_order_relaxed);
-  s.running.store(threads - 1, std::memory_order_relaxed);
-  {
-    std::lock_guard lock(s.mutex);
-    s.round.fetch_add(1, std::memory_order_release);
-    if (s.sleeping > 0) s.wake.notify_all();
-  }
+  s.parts_left.store(threads - 1, std::memory_order_relaxed);
+  s.open();
   s.share(0, threads);
-  for (int spin = 0; s.running.load(std::memory_order_acquire) > 0; ++spin)
-    if (spin > 20000)
-      std::this_thread::yield();
-    else
-      __builtin_ia32_pause();
+  s.close();
 }
 
 }  // namespace longhand

@@ -8,9 +8,13 @@
 // operands stream through the first-level cache at a few bytes a cycle. When both operands are bf16 and the processor
 // has the bf16 dot product, a word is a pair of bf16, which doubles the rate; otherwise bf16 widens to fp32.
 //
+// With few rows b is not packed: the product then takes as long as b takes to read, and the kernel transposes its words
+// in registers on the way.
+//
 // k is cut into blocks whose number depends on k alone. Within a block a sum runs over k in order, blocks add in order:
 // an element's bits depend on k, the types of a and b and the instruction set; not on m, n, strides or threads.
 #include <algorithm>
+#include <iterator>
 
 #include "src/device/cpu/cpu_device.h"
 #include "src/device/cpu/kernels/matmul.h"
@@ -21,6 +25,8 @@ namespace {
 constexpr int64_t block_steps = 1024;          // along k, at most
 constexpr int64_t row_panels_bytes = 8 << 20;  // packed rows, shared through the last-level cache
 constexpr int64_t group_columns = 128;
+constexpr int64_t few_panels = 2;              // with no more panels of rows, b is not packed
+constexpr int64_t few_task_bytes = 128 << 10;  // of b, the least that is worth another thread
 
 struct Matrix {
   void* data = nullptr;
@@ -142,6 +148,14 @@ void CpuDevice::matmul(const Matmul& op) {
 
   int64_t column_panels = ceil_div(n, kernels.columns);
   int64_t group = std::clamp<int64_t>(column_panels / (4 * threads()), 1, group_columns / kernels.columns);
+  bool few = !product.b_k_major && m <= few_panels * kernels.rows;
+  int64_t few_width = 0;
+  if (few) {
+    int64_t most_rows = ceil_div(m, most_panels);
+    few_width = *std::lower_bound(std::begin(kernels.few_widths), std::end(kernels.few_widths), most_rows);
+    int64_t tasks = n * block_k * (product.b.is_bf16 ? 2 : 4) / few_task_bytes;
+    group = ceil_div(column_panels, std::clamp<int64_t>(tasks, 1, 4 * threads()));
+  }
   int64_t groups = ceil_div(column_panels, group);
 
   for (int64_t block = 0; block < blocks; ++block) {
@@ -156,11 +170,30 @@ void CpuDevice::matmul(const Matmul& op) {
     for (int64_t chunk = 0; chunk < chunks; ++chunk) {
       int64_t row0 = chunk * m / chunks, rows = (chunk + 1) * m / chunks - row0;
       int64_t panels = ceil_div(rows, kernels.rows);
-      pool_.parallel_for(panels, [&](int64_t i, int) {
+      auto pack_a = [&](int64_t i, int) {
         int64_t begin = i * rows / panels, count = (i + 1) * rows / panels - begin;
-        kernels.pack(a_panels + i * a_stride,
-                     strip(product.a, product.a_k_major, product.a_words, row0 + begin, count, count, k0, k_here));
-      });
+        kernels.pack(a_panels + i * a_stride, strip(product.a, product.a_k_major, product.a_words, row0 + begin, count,
+                                                    few ? few_width : count, k0, k_here));
+      };
+      if (few) {
+        for (int64_t i = 0; i < panels; ++i) pack_a(i, 0);
+        pool_.parallel_for(groups, [&](int64_t task, int) {
+          int64_t first = task * group * kernels.columns, columns = std::min(group * kernels.columns, n - first);
+          kernels.multiply_few(
+              {.a = a_panels,
+               .a_stride = a_stride,
+               .first_row = row0,
+               .rows = rows,
+               .panels = panels,
+               .first_column = first,
+               .columns = columns,
+               .width = static_cast<int>(few_width),
+               .b = strip(product.b, false, product.b_words, first, kernels.columns, kernels.columns, k0, k_here)},
+              output);
+        });
+        continue;
+      }
+      pool_.parallel_for(panels, pack_a);
       // Few groups of columns: the rows are divided as well.
       int64_t parts = std::min(panels, ceil_div(2 * threads(), groups));
       pool_.parallel_for(groups * parts, [&](int64_t task, int thread) {

@@ -23,7 +23,7 @@ constexpr int tile_rows = 4;
 // One round of the transpose by butterflies: exchanges the bit `step` of the row with that of the lane.
 template <int step>
 LONGHAND_INLINE void exchange(uvec (&x)[lanes]) {
-  uvec low, high;
+  uvec low{}, high{};
   for (int i = 0; i < lanes; ++i) {
     low[i] = i & step ? lanes + i - step : i;
     high[i] = i & step ? lanes + i : i + step;
@@ -213,9 +213,108 @@ void multiply(const MatmulBlock& block, const MatmulOutput& output) {
   }
 }
 
+// One vector of columns with at most tile_rows rows: b is read once where it stands, transposed in registers and
+// multiplied there, in the order of a tile. What comes next of b is called into the second-level cache: rows a power of
+// two apart would drive each other out of the first.
+constexpr int64_t bytes_ahead = 512;
+
+template <int R, MatmulWords kind>
+void few_tile(const uint32_t* a_words, const MatmulStrip& s, float* sums) {
+  constexpr bool pairs = kind == MatmulWords::bf16_pairs;
+  constexpr int64_t width = kind == MatmulWords::fp32 ? 4 : 2, vector_bytes = sizeof(uvec);
+  const float* a = reinterpret_cast<const float*>(a_words);
+  const char* row[lanes];
+  for (int r = 0; r < lanes; ++r)
+    row[r] = static_cast<const char*>(s.from) + (r < s.rows ? r : s.rows - 1) * s.stride * width;
+  int64_t bytes = s.k * width, at = 0;
+  vec c[R] = {};
+  for (; at + vector_bytes <= bytes; at += vector_bytes) {
+    int64_t ahead = at + bytes_ahead;
+    if (ahead >= bytes) ahead += lanes * s.stride * width - bytes;
+    uvec x[lanes];
+#pragma GCC unroll 16
+    for (int r = 0; r < lanes; ++r) {
+      if (vector_bytes == 64 || at % 64 == 0) __builtin_prefetch(row[r] + ahead, 0, 2);
+      x[r] = *reinterpret_cast<const uvec_unaligned*>(row[r] + at);
+    }
+    transpose(x);
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) {
+      vec right = (vec)(kind == MatmulWords::bf16 ? x[i] << 16 : x[i]);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) c[r] = step<pairs>(c[r], right, splat(a[r]));
+      a += R;
+      if (kind != MatmulWords::bf16) continue;
+      right = (vec)(x[i] & 0xffff0000u);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) c[r] = step<pairs>(c[r], right, splat(a[r]));
+      a += R;
+    }
+  }
+  if (at < bytes) {
+    alignas(64) uint32_t rest[2 * lanes * lanes];
+    MatmulStrip end = s;
+    end.from = static_cast<const char*>(s.from) + at, end.k = (bytes - at) / width, end.width = lanes;
+    pack(rest, end);
+    int64_t steps = pairs ? (end.k + 1) / 2 : end.k;
+    for (int64_t p = 0; p < steps; ++p, a += R) {
+      vec right = load(reinterpret_cast<const float*>(rest) + p * lanes);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) c[r] = step<pairs>(c[r], right, splat(a[r]));
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) store(sums + r * tile_columns, c[r]);
+}
+
+using FewTile = void (*)(const uint32_t*, const MatmulStrip&, float*);
+template <int R>
+LONGHAND_INLINE FewTile few_tile_for(MatmulWords kind) {
+  if (kind == MatmulWords::fp32) return few_tile<R, MatmulWords::fp32>;
+  if (kind == MatmulWords::bf16) return few_tile<R, MatmulWords::bf16>;
+  return few_tile<R, MatmulWords::bf16_pairs>;
+}
+LONGHAND_INLINE FewTile few_tile_for(int width, MatmulWords kind) {
+  if (width == 1) return few_tile_for<1>(kind);
+  if (width == 2) return few_tile_for<2>(kind);
+  if constexpr (tile_rows > 4) {
+    if (width == 4) return few_tile_for<4>(kind);
+  }
+  if constexpr (tile_rows > 8) {
+    if (width == 8) return few_tile_for<8>(kind);
+  }
+  return few_tile_for<tile_rows>(kind);
+}
+
+void multiply_few(const MatmulFew& few, const MatmulOutput& output) {
+  alignas(64) float sums[tile_rows * tile_columns];
+  FewTile run = few_tile_for(few.width, few.b.words);
+  int64_t column_bytes = few.b.stride * (few.b.words == MatmulWords::fp32 ? 4 : 2);
+  for (int64_t column = 0; column < few.columns; column += tile_columns) {
+    int64_t rest = few.columns - column;
+    int columns = static_cast<int>(rest < tile_columns ? rest : tile_columns);
+    for (int64_t i = 0; i < few.panels; ++i) {
+      int64_t begin = i * few.rows / few.panels, end = (i + 1) * few.rows / few.panels;
+      int rows = static_cast<int>(end - begin);
+      expect_tile(output, few.first_row + begin, rows, few.first_column + column, columns);
+      for (int first = 0; first < columns; first += lanes) {
+        MatmulStrip strip = few.b;
+        strip.from = static_cast<const char*>(few.b.from) + (column + first) * column_bytes;
+        strip.rows = columns - first < lanes ? columns - first : lanes;
+        run(few.a + i * few.a_stride, strip, sums + first);
+      }
+      finish_tile(output, sums, few.first_row + begin, rows, few.first_column + column, columns);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace LONGHAND_ISA
 
-LONGHAND_DEFINE_KERNELS(MatmulKernels, matmul_kernels) = {tile_rows, tile_columns, lanes == 16, pack, multiply};
+LONGHAND_DEFINE_KERNELS(MatmulKernels, matmul_kernels) = {
+    tile_rows,    tile_columns, lanes == 16,
+    pack,         multiply,     {1, 2, tile_rows > 4 ? 4 : tile_rows, tile_rows > 8 ? 8 : tile_rows, tile_rows},
+    multiply_few,
+};
 
 }  // namespace longhand::cpu

@@ -48,11 +48,22 @@ struct MatmulBlock {
   bool pairs;
 };
 
+/// Few rows times columns of b that are read where they stand (not k_major): `b` has the columns from first_column on.
+/// Panels of a are `width` words wide, one of few_widths.
+struct MatmulFew {
+  const uint32_t* a;
+  int64_t a_stride, first_row, rows, panels, first_column, columns;
+  int width;
+  MatmulStrip b;
+};
+
 struct MatmulKernels {
   int rows, columns;  // of a tile
   bool pairs;         // has the bf16 dot product, if the processor does
   void (*pack)(uint32_t* to, const MatmulStrip&);
   void (*multiply)(const MatmulBlock&, const MatmulOutput&);
+  int few_widths[5];  // of panels, rising, the last repeated
+  void (*multiply_few)(const MatmulFew&, const MatmulOutput&);
 };
 LONGHAND_DECLARE_KERNELS(MatmulKernels, matmul_kernels);
 
