@@ -56,6 +56,7 @@ done
 
 if [ "$mode" = full ]; then
   for isa in generic avx2; do
+    [ $isa = avx2 ] && ! grep -qw avx2 /proc/cpuinfo && continue
     run "operations, $isa" env LONGHAND_ISA=$isa build/tests/ops --quick
   done
   build "address and undefined-behaviour sanitizers" BUILD=build/asan OPTIMIZE=-O1\ -g SANITIZE=address,undefined \

@@ -31,7 +31,7 @@ std::string escape(std::string_view text) {
 
 std::string number(double value) {
   double size = std::abs(value);
-  if (size >= 1e6 || (size > 0 && size < 1e-3)) return fmt::format("{:.1e}", value);
+  if (size >= 1e6 || (size > 0 && size < 1e-4)) return fmt::format("{:.1e}", value);
   if (size >= 10000) return fmt::format("{:.4g}k", value / 1000);
   return fmt::format("{:.4g}", value);
 }

@@ -27,7 +27,7 @@ svg{width:100%;height:auto;display:block}text{fill:var(--ink);font:12px system-u
 .grid{stroke:var(--line);fill:none}.mark{stroke:var(--soft);stroke-dasharray:3 3;fill:none}
 .line{fill:none;stroke:var(--c);stroke-linejoin:round}.strong{stroke-width:2}.faint{stroke-width:1;opacity:.35}.dot{fill:var(--c)}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}td,th{padding:.25rem .6rem;text-align:right;border-bottom:1px solid var(--line)}
-th{color:var(--soft);font-weight:500}td:first-child,th:first-child{text-align:left}
+th{color:var(--soft);font-weight:500}td:first-child,th:first-child,.words td,.words th{text-align:left}.words td{white-space:pre-wrap}
 .facts{display:flex;flex-wrap:wrap;gap:.4rem 2rem;margin:1rem 0}.facts b{display:block;font-size:1.15rem;font-variant-numeric:tabular-nums}.facts span{color:var(--soft);font-size:.85rem}
 )";
 
@@ -198,11 +198,11 @@ std::string validation_table(const Run& run) {
 std::string event_list(const Run& run) {
   if (run.events.empty()) return "";
   std::string out =
-      "<h2>Events and samples</h2><div class=\"card\"><table><tr><th>step</th><th></th><th "
-      "style=\"text-align:left\">text</th></tr>";
+      "<h2>Events and samples</h2><div class=\"card\"><table class=\"words\"><tr><th>step</th><th>event</th>"
+      "<th>text</th></tr>";
   for (const Json& event : run.events)
-    out += fmt::format("<tr><td>{:.0f}</td><td>{}</td><td style=\"text-align:left;white-space:pre-wrap\">{}</td></tr>",
-                       value(event, "step"), escape(event.value("event", "")), escape(event.value("text", "")));
+    out += fmt::format("<tr><td>{:.0f}</td><td>{}</td><td>{}</td></tr>", value(event, "step"),
+                       escape(event.value("event", "")), escape(event.value("text", "")));
   return out + "</table></div>";
 }
 
