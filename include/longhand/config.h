@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "longhand/device.h"
@@ -27,6 +28,14 @@ struct ModelConfig {
   Activation activation = Activation::gelu;
   float norm_eps = 1e-5f;
   int64_t segment = 0;  // tokens a segment in training, the default of --segment; 0 = mem_len
+  // Adaptive softmax (Grave et al. 2017): tail i holds the words from cutoffs[i] to the next cutoff and reads
+  // tail_widths[i] numbers. Empty: one softmax over all words. Such a model scores and generates; it is not trained.
+  std::vector<int64_t> cutoffs, tail_widths;
+
+  /// The words [first, end) of tail i.
+  std::pair<int64_t, int64_t> tail(size_t i) const {
+    return {cutoffs[i], i + 1 < cutoffs.size() ? cutoffs[i + 1] : vocab_size};
+  }
 
   int64_t parameters() const;         // all trainable entries
   int64_t matrix_parameters() const;  // entries of matrices, the tied output layer once: the 6N of the FLOP count

@@ -24,6 +24,7 @@ struct LoadedModel {
   ModelConfig config;
   ParameterSet weights;
   std::string tokenizer;  // serialized SentencePiece model; empty when the file has none
+  std::string words;      // or a vocabulary of words, one a line
 };
 
 /// Fails with the file's name when it is no weight file (a token file, say). type: fp32 | bf16.

@@ -1,7 +1,8 @@
-// Interchange with Hugging Face: Transfo-XL (plain softmax) and XLNet (attn_type "uni") checkpoints, both ways.
-// A checkpoint is a folder with config.json and model.safetensors; pytorch_model.bin becomes that through
-// scripts/convert_checkpoint.py. Sources of the layouts: TransfoXLLMHeadModel and XLNetLMHeadModel of
-// transformers 4.35.
+// Interchange with Hugging Face: Transfo-XL (plain softmax) and XLNet (attn_type "uni") checkpoints, both ways;
+// Transfo-XL with adaptive input and softmax, the form of the published WikiText-103 model, into Longhand alone.
+// A checkpoint is a folder with config.json, model.safetensors and, where the model works on words, vocab.txt (one a
+// line); pytorch_model.bin and vocab.bin or vocab.pkl become these through scripts/convert_checkpoint.py. Sources of
+// the layouts: TransfoXLLMHeadModel and XLNetLMHeadModel of transformers 4.35.
 #pragma once
 
 #include <cstdint>

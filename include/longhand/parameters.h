@@ -35,6 +35,11 @@ struct LayerTensors {
   Tensor down, down_bias;  // [D, F], [D]
 };
 
+/// One tail of an adaptive softmax: n words of width d.
+struct TailTensors {
+  Tensor weight, projection;  // [n, d], [d, D]
+};
+
 /// One tensor for every parameter, in one arena; by position, by name, and by its place in the model.
 class ParameterSet {
  public:
@@ -48,10 +53,13 @@ class ParameterSet {
   const std::vector<Tensor>& tensors() const { return tensors_; }
   const Tensor& tensor(const std::string& name) const;
 
-  Tensor embedding;  // [V, D]
+  Tensor embedding;  // [V, D], the output layer too where there are no cutoffs
   std::vector<LayerTensors> layers;
   NormTensors final_norm;  // with `final_norm`
   Tensor output_bias;      // [V], with `output_bias`
+  // With `cutoffs`, the output layer: frequent words, one row and bias for each tail, the tails.
+  Tensor head, tail_weight, tail_bias;  // [cutoffs[0], D], [tails, D], [tails]
+  std::vector<TailTensors> tails;
 
  private:
   void lay_out();

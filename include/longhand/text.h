@@ -1,4 +1,5 @@
-// Tokenizer: SentencePiece behind a small face. The model's bytes travel inside weight and token files.
+// Tokenizer: SentencePiece, or a vocabulary of whole words, behind a small face. Its bytes travel inside weight and
+// token files.
 #pragma once
 
 #include <cstdint>
@@ -13,17 +14,21 @@ class Tokenizer {
  public:
   /// A serialized SentencePiece model (the tensor `tokenizer.model`); fails when it does not parse.
   explicit Tokenizer(std::string_view model);
+  /// A vocabulary of words (the tensor `tokenizer.words`): one a line, <unk> and <eos> among them. A text is cut at
+  /// blanks, words that are not there become <unk>, line breaks <eos>; fails with the line that is no word.
+  static Tokenizer of_words(std::string_view list);
 
   std::vector<int32_t> encode(std::string_view text) const;  // UTF-8; no symbols are added
   std::string decode(const std::vector<int32_t>& ids) const;
   /// The bytes that a token adds to a text; a byte-fallback token gives its single byte, control symbols give nothing.
   std::string piece_bytes(int32_t id) const;
   int64_t vocab_size() const;
-  int32_t end_of_document() const;              // "</s>"
+  int32_t end_of_document() const;              // "</s>"; of words: "<eos>"
   int32_t symbol(std::string_view name) const;  // id of a user-defined symbol, -1 when absent
   std::string_view model() const;
 
  private:
+  Tokenizer() = default;
   struct State;
   std::shared_ptr<State> state_;
 };

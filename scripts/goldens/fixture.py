@@ -7,7 +7,7 @@ A golden is one safetensors file that the engine's tests read (tests/core/golden
   logits [3, T, B, V] f32 (`logprobs` where the model gives log-probabilities alone)
   gradient.<name>   of mean over three segments of the mean loss, memory detached between segments
   losses, losses_decay [10] f64: before each update; the second with weight decay on matrices
-Where plain text can say it all, <golden>.txt has the token stream, the losses, and the log-probability of each token of
+A model that is not trained has no gradients and no losses. Where plain text can say it all, <golden>.txt has the token stream, the losses, and the log-probability of each token of
 the first three segments of lane 0 after its first, a line each: for tests of the program.
 """
 import json
@@ -79,7 +79,7 @@ def losses_of(model, data, decay):
     return torch.tensor(losses, dtype=torch.float64)
 
 
-def write_golden(path, make_model, config, data, scores_name="logits"):
+def write_golden(path, make_model, config, data, scores_name="logits", trained=True):
     """`make_model()` gives the model with its initial weights, in fp64; it has segment(data, step, memory) ->
     (scores [T, B, V], memory), matrices() and vectors() (parameters with and without weight decay), and
     ours(of) -> {Longhand's name: of(parameter) in Longhand's layout}."""
@@ -91,8 +91,9 @@ def write_golden(path, make_model, config, data, scores_name="logits"):
         scores.append(out)
         # Log-probabilities may stand for logits here: a second log-softmax changes nothing.
         total = total + torch.nn.functional.cross_entropy(out.flatten(0, 1), data.targets[step].flatten()) / SEGMENTS
-    total.backward()
-    tensors |= {"gradient." + name: value for name, value in model.ours(lambda parameter: parameter.grad).items()}
+    if trained:
+        total.backward()
+        tensors |= {"gradient." + name: value for name, value in model.ours(lambda parameter: parameter.grad).items()}
     tensors[scores_name] = torch.stack(scores)
     tensors = {name: value.detach().to(torch.float32) for name, value in tensors.items()}
     tensors["tokens"], tensors["targets"] = data.tokens.to(torch.int32), data.targets.to(torch.int32)
@@ -103,14 +104,17 @@ def write_golden(path, make_model, config, data, scores_name="logits"):
         lengths = [min(step * segment, config["mem_len"]) for step in range(STEPS)]
         tensors["document_start"] = torch.stack(
             [data.document_start(step, length) for step, length in enumerate(lengths)]).to(torch.int32)
-    tensors["losses"] = losses_of(make_model(), data, 0.0)
-    tensors["losses_decay"] = losses_of(make_model(), data, DECAY)
+    losses = torch.zeros(0)
+    if trained:
+        losses = tensors["losses"] = losses_of(make_model(), data, 0.0)
+        tensors["losses_decay"] = losses_of(make_model(), data, DECAY)
     metadata = {"longhand.config": json.dumps(config), "golden.lanes": str(lanes), "golden.segment": str(segment),
                 "golden.rate": str(RATE), "golden.decay": str(DECAY)}
     write_safetensors(path, tensors, metadata)
     if data.segment_ids[0] is None and data.starts is None:
         seen = tensors[scores_name][:, :, 0].flatten(0, 1).log_softmax(-1)
         chosen = seen.gather(1, data.targets[:SEGMENTS, :, 0].reshape(-1, 1))
-        lines = [data.stream.tolist(), tensors["losses"].tolist(), chosen.flatten().tolist()]
+        lines = [data.stream.tolist(), losses.tolist(), chosen.flatten().tolist()]
         path.with_suffix(".txt").write_text("".join(" ".join(map(str, line)) + "\n" for line in lines))
-    print(f"{path}: loss {total.item():.6f}, ten steps {tensors['losses'][0]:.4f} to {tensors['losses'][-1]:.4f}")
+    steps = f", ten steps {losses[0]:.4f} to {losses[-1]:.4f}" if trained else ""
+    print(f"{path}: loss {total.item():.6f}{steps}")

@@ -7,6 +7,7 @@
 Each folder holds the checkpoint as its owner would have it (config.json with model.safetensors or pytorch_model.bin) and
 golden.safetensors (fixture.py), whose weights and gradients are in Longhand's names and layout.
 transformers 4.35.2 is the last that runs both: Transfo-XL's forward breaks from about 4.38 and is gone in 5."""
+import collections
 import json
 import math
 import pathlib
@@ -46,12 +47,13 @@ def randomize(model, seed):
 
 class TransfoXL:
     """div_val 1, no cutoffs and d_embed = d_model: one tied softmax with bias."""
+    shape = dict(vocab_size=VOCABULARY, cutoffs=[], div_val=1, d_model=WIDTH, d_embed=WIDTH)
+    trained = True
 
     def __init__(self, seed, **settings):
         self.config = transformers.TransfoXLConfig(
-            vocab_size=VOCABULARY, cutoffs=[], div_val=1, d_model=WIDTH, d_embed=WIDTH, n_head=HEADS, d_head=HEAD,
-            d_inner=INNER, n_layer=LAYERS, mem_len=MEMORY, dropout=0.0, dropatt=0.0, adaptive=True, untie_r=True,
-            sample_softmax=-1, tie_word_embeddings=True, **settings)
+            n_head=HEADS, d_head=HEAD, d_inner=INNER, n_layer=LAYERS, mem_len=MEMORY, dropout=0.0, dropatt=0.0,
+            adaptive=True, untie_r=True, sample_softmax=-1, tie_word_embeddings=True, **self.shape, **settings)
         self.model = transformers.TransfoXLLMHeadModel(self.config).double()
         randomize(self.model, seed)
         # The library keeps 1 / 10000^(2m/D) in fp32; in fp64 it would carry that rounding along.
@@ -59,10 +61,12 @@ class TransfoXL:
         self.model.transformer.pos_emb.inv_freq = 10000 ** (-m / WIDTH)
 
     def ours(self, of):
-        t = self.model.transformer
-        out = {"embedding.weight": of(t.word_emb.emb_layers[0].weight),
-               "output.bias": of(self.model.crit.out_layers[0].bias)}
-        for index, layer in enumerate(t.layers):
+        return {"embedding.weight": of(self.model.transformer.word_emb.emb_layers[0].weight),
+                "output.bias": of(self.model.crit.out_layers[0].bias)} | self.layers(of)
+
+    def layers(self, of):
+        out = {}
+        for index, layer in enumerate(self.model.transformer.layers):
             a, f = f"layers.{index}.attention.", f"layers.{index}.feedforward."
             attention, ff = layer.dec_attn, layer.pos_ff
             out |= {a + "norm.weight": of(attention.layer_norm.weight), a + "norm.bias": of(attention.layer_norm.bias),
@@ -85,7 +89,7 @@ class TransfoXL:
 
     def ours_config(self):
         c = self.config
-        return dict(vocab_size=VOCABULARY, d_model=WIDTH, n_layer=LAYERS, n_head=HEADS, d_head=HEAD, d_ff=INNER,
+        return dict(vocab_size=c.vocab_size, d_model=WIDTH, n_layer=LAYERS, n_head=HEADS, d_head=HEAD, d_ff=INNER,
                     mem_len=MEMORY, clamp_len=max(c.clamp_len, 0), same_length=bool(c.same_length),
                     norm="pre" if c.pre_lnorm else "post", final_norm=False, output_bias=True, activation="relu",
                     norm_eps=c.layer_norm_epsilon)
@@ -94,8 +98,44 @@ class TransfoXL:
         return name.endswith("weight") and "layer_norm" not in name
 
 
+class AdaptiveTransfoXL(TransfoXL):
+    """The form of the published WikiText-103 checkpoint: clusters of words, each narrower than the one before, with a
+    projection of its own in and, but for the first cluster, the same one out. Longhand multiplies the embeddings and
+    the first cluster's output out."""
+    shape = dict(vocab_size=60, cutoffs=[10, 20, 40], div_val=2, d_embed=16, d_model=12, proj_share_all_but_first=True)
+    trained = False
+
+    def ours(self, of):
+        t, crit, out = self.model.transformer, self.model.crit, {}
+        embedding, head = t.word_emb, of(crit.out_projs[0])
+        out = {"embedding.weight": torch.cat([of(layer.weight) @ of(projection).T for layer, projection in
+                                              zip(embedding.emb_layers, embedding.emb_projs)]),
+               "output.bias": torch.cat([of(layer.bias) for layer in crit.out_layers]),
+               "output.cluster.weight": of(crit.cluster_weight) @ head.T,
+               "output.cluster.bias": of(crit.cluster_bias),
+               "output.cluster.0.weight": of(crit.out_layers[0].weight) @ head.T}
+        for index in range(1, len(crit.out_layers)):
+            out |= {f"output.cluster.{index}.weight": of(crit.out_layers[index].weight),
+                    f"output.cluster.{index}.projection": of(crit.out_projs[index]).T}
+        return out | self.layers(of)
+
+    def ours_config(self):
+        c = self.config
+        widths = [c.d_embed // c.div_val ** index for index in range(1, len(c.cutoffs) + 1)]
+        return super().ours_config() | dict(cutoffs=c.cutoffs, tail_widths=widths)
+
+    def write_words(self, folder):
+        """vocab.bin as the published one was written: torch.save of a tokenizer's dictionary, counter and all."""
+        words = ["<eos>", "<unk>", *(f"w{index}" for index in range(2, 58)), "caf\u00e9", "@-@"]
+        counter = collections.Counter(words)
+        state = {"counter": counter, "special": ["<eos>"], "min_freq": 0, "lower_case": False, "idx2sym": words,
+                 "sym2idx": collections.OrderedDict((word, index) for index, word in enumerate(words)), "eos_idx": 0}
+        torch.save(state, folder / "vocab.bin", _use_new_zipfile_serialization=False)
+        (folder / "vocab.txt").write_text("".join(word + "\n" for word in words), encoding="utf-8")
+
+
 class XLNet:
-    segments, memory = False, MEMORY
+    segments, memory, trained = False, MEMORY, True
 
     def __init__(self, seed, **settings):
         self.config = transformers.XLNetConfig(
@@ -170,6 +210,7 @@ def main():
          "logprobs"),
         ("hf_xlnet", XLNet, dict(clamp_len=-1), "safetensors", "logits"),
         ("hf_xlnet_segments", SegmentedXLNet, dict(clamp_len=6), "safetensors", "logits"),
+        ("hf_transfo_xl_adaptive", AdaptiveTransfoXL, dict(same_length=True, clamp_len=9), "safetensors", "logprobs"),
     ]
     for seed, (name, kind, settings, form, scores) in enumerate(cases, 1):
         folder = FOLDER / name
@@ -179,11 +220,16 @@ def main():
         data = Data(model.ours_config(), 2, 5, seed)
         if kind is SegmentedXLNet:
             kind.carry_segments(data)
-        write_golden(folder / "golden.safetensors", make, model.ours_config(), data, scores)
+        write_golden(folder / "golden.safetensors", make, model.ours_config(), data, scores, kind.trained)
         # As save_pretrained writes it: settings at their default are left out, so a reader has to know the defaults.
         config = model.config.to_diff_dict()
         (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
         state = {key: value.to(torch.float32) for key, value in model.model.state_dict().items()}
+        if kind is AdaptiveTransfoXL:
+            model.write_words(folder)
+            # Tensors that are shared are saved once by the library itself.
+            parameters = dict(model.model.named_parameters())  # leaves out the second name of a shared one
+            state = {key: value for key, value in state.items() if key in parameters or key.endswith("inv_freq")}
         if form == "bin":
             torch.save(state, folder / "pytorch_model.bin")
         else:

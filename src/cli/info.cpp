@@ -73,7 +73,7 @@ Json describe(const SafetensorsFile& file) {
     info["parameters"] = config.parameters();
     info["matrix_parameters"] = config.matrix_parameters();
   }
-  info["tokenizer"] = file.has("tokenizer.model");
+  info["tokenizer"] = file.has("tokenizer.model") || file.has("tokenizer.words");
   if (info["kind"] == "tokens") info["streams"] = streams_of(file.path());
   info["tensors"] = Json::array();
   for (const TensorRow& row : tensor_rows(file))

@@ -36,6 +36,7 @@ OpenModel open_model(Device& device, const ModelFlags& flags) {
   std::string path = flags.path.empty() ? shipped_weights() : flags.path;
   OpenModel open{path, load_model(device, path, parse_dtype(flags.dtype)), {}};
   if (!open.model.tokenizer.empty()) open.tokenizer.emplace(open.model.tokenizer);
+  if (!open.model.words.empty()) open.tokenizer = Tokenizer::of_words(open.model.words);
   return open;
 }
 

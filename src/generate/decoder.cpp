@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "longhand/generate.h"
+#include "src/model/output.h"
 
 namespace longhand {
 
@@ -28,6 +29,7 @@ struct Decoder::State {
   int64_t sequences, window, rows_max, slots, distances;
 
   Arena ring_arena{"ring"}, table_arena{"position tables"}, activation_arena{"activations"};
+  OutputScratch output_scratch;
   std::vector<Tensor> keys, values;                // [S, slots, H, dh] a layer
   std::vector<Tensor> tables;                      // R, [distances, H dh] a layer
   Tensor encoding;                                 // [distances, D]
@@ -77,6 +79,7 @@ void Decoder::State::lay_out() {
   chosen = arena.take(type, {rows_max, width});
   chosen_normed = arena.take(type, {rows_max, width});
   logits = arena.take(Dtype::fp32, {rows_max, config.vocab_size});
+  output_scratch.lay_out(arena, config);
 }
 
 void Decoder::State::commit() {
@@ -85,6 +88,7 @@ void Decoder::State::commit() {
 }
 
 void Decoder::State::build_tables() {
+  output_scratch.fill(*device);
   device->position_encoding({.out = encoding});
   for (int64_t l = 0; l < config.n_layer; ++l)
     device->matmul({.out = tables[l], .a = encoding, .b = weights->layers[l].position});
@@ -192,7 +196,7 @@ Tensor Decoder::State::output(std::span<const Input> inputs) {
     join({.out = hidden, .x = chosen.rows(0, count)}, weights->final_norm);
   }
   Tensor out = logits.rows(0, count);
-  device->matmul({.out = out, .a = hidden, .b = weights->embedding, .bias = weights->output_bias});
+  output_logits(*device, *weights, config, out, hidden, output_scratch);
   return out;
 }
 

@@ -28,6 +28,7 @@ void visit(Config& c, Visitor&& on) {
   on("same_length", c.same_length), on("scale_embedding", c.scale_embedding), on("segments", c.segments);
   on("norm", c.norm, norm_words), on("final_norm", c.final_norm), on("output_bias", c.output_bias);
   on("activation", c.activation, activation_words), on("norm_eps", c.norm_eps);
+  on("cutoffs", c.cutoffs), on("tail_widths", c.tail_widths);
 }
 
 struct Reader {
@@ -52,6 +53,14 @@ struct Reader {
     if (!json.at(key).is_number()) wrong(key, "a number");
     value = json.at(key).get<float>();
   }
+  void operator()(const char* key, std::vector<int64_t>& values) const {
+    if (!json.contains(key)) return;
+    const Json& list = json.at(key);
+    bool integers = list.is_array() &&
+                    std::all_of(list.begin(), list.end(), [](const Json& entry) { return entry.is_number_integer(); });
+    if (!integers) wrong(key, "a list of integers");
+    values = list.get<std::vector<int64_t>>();
+  }
   template <class Enum, size_t N>
   void operator()(const char* key, Enum& value, const Word (&words)[N]) const {
     if (!json.contains(key)) return;
@@ -75,6 +84,9 @@ struct Writer {
   }
   void operator()(const char* key, const float& value) const {
     json[key] = Json::parse(fmt::format("{}", value));  // the shortest form: 1e-05, not 9.999999747378752e-06
+  }
+  void operator()(const char* key, const std::vector<int64_t>& values) const {
+    if (!values.empty()) json[key] = values;
   }
   template <class Enum, size_t N>
   void operator()(const char* key, const Enum& value, const Word (&words)[N]) const {
@@ -106,6 +118,21 @@ std::string ModelConfig::json() const {
   return json.dump();
 }
 
+static void check_tails(const ModelConfig& c) {
+  if (c.cutoffs.size() != c.tail_widths.size())
+    fail_usage("{} cutoffs and {} tail_widths: an adaptive softmax has one of each for every tail", c.cutoffs.size(),
+               c.tail_widths.size());
+  int64_t least = 0;
+  for (size_t i = 0; i < c.cutoffs.size(); ++i) {
+    if (c.cutoffs[i] <= least || c.cutoffs[i] >= c.vocab_size)
+      fail_usage("cutoff {}: cutoffs ascend between 0 and the vocabulary of {}", c.cutoffs[i], c.vocab_size);
+    if (c.tail_widths[i] < 1 || c.tail_widths[i] > 65536)
+      fail_usage("tail width {}: it is from 1 to 65536", c.tail_widths[i]);
+    least = c.cutoffs[i];
+  }
+  if (!c.cutoffs.empty() && !c.output_bias) fail_usage("an adaptive softmax (cutoffs) has a bias: set output_bias");
+}
+
 void ModelConfig::check() const {
   constexpr int64_t limit = int64_t{1} << 31;
   visit(*this, [&](const char* key, const auto& value, auto&&...) {
@@ -121,17 +148,23 @@ void ModelConfig::check() const {
   if (n_layer > 65535) fail_usage("n_layer is {}: at most 65535 layers can be told apart", n_layer);
   if (same_length && mem_len == 0)
     fail_usage("same_length with mem_len 0 leaves no visible key: set mem_len to the number of keys that a query sees");
+  check_tails(*this);
   if (!(norm_eps > 0)) fail_usage("norm_eps is {}: it must be positive", norm_eps);
 }
 
 int64_t ModelConfig::matrix_parameters() const {
-  return vocab_size * d_model + n_layer * (5 * n_head * d_head * d_model + 2 * d_model * d_ff);
+  int64_t output = 0;  // beyond the embedding
+  for (size_t i = 0; i < cutoffs.size(); ++i)
+    output +=
+        (tail(i).second - tail(i).first + d_model) * tail_widths[i] + (i == 0 ? cutoffs[0] : 0) * d_model + d_model;
+  return output + vocab_size * d_model + n_layer * (5 * n_head * d_head * d_model + 2 * d_model * d_ff);
 }
 
 int64_t ModelConfig::parameters() const {
   int64_t heads = n_head * d_head;
   int64_t layer = 2 * heads + 4 * d_model + d_ff + d_model + (segments ? 3 * heads : 0);
-  return matrix_parameters() + n_layer * layer + (final_norm ? 2 * d_model : 0) + (output_bias ? vocab_size : 0);
+  return matrix_parameters() + n_layer * layer + (final_norm ? 2 * d_model : 0) + (output_bias ? vocab_size : 0) +
+         static_cast<int64_t>(cutoffs.size());
 }
 
 double training_flops_per_token(const ModelConfig& c, int64_t lanes, int64_t segment, int64_t memory) {

@@ -182,7 +182,7 @@ void Pass::State::roll_memory(int64_t layer) {
         {.memory = memories[layer].rows(0, rows), .context = activations(layer).context.rows(0, keys())});
 }
 
-// logits = h E^T (+ bias), the loss, and, in training, the gradients of both, a few rows at a time.
+// Logits, the loss, and, in training, the gradients of both, a few rows at a time.
 double Pass::State::output_layer(const LossOptions& options) {
   int64_t rows = segment * shape.lanes;
   Tensor h = matrix(hidden.rows(0, segment)), row_losses = losses.rows(0, segment).reshape({rows});
@@ -192,7 +192,7 @@ double Pass::State::output_layer(const LossOptions& options) {
   for (int64_t first = 0; first < rows; first += shape.loss_rows) {
     int64_t count = std::min(shape.loss_rows, rows - first);
     Tensor z = logits.rows(0, count);
-    device->matmul({.out = z, .a = h.rows(first, count), .b = weights->embedding, .bias = weights->output_bias});
+    output_logits(*device, *weights, config, z, h.rows(first, count), output_scratch);
     device->cross_entropy({.logits = z,
                            .loss = row_losses.rows(first, count),
                            .targets = row_targets.rows(first, count),

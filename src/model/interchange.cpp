@@ -108,6 +108,28 @@ void check_tied(const SafetensorsFile& file, const Format& format, std::set<std:
          format.tied);
 }
 
+// A piece's tensor; its rows and columns must be as config.json says before anything is allocated for them.
+std::vector<float> read_piece(const SafetensorsFile& file, const Piece& piece, const std::string& name) {
+  std::vector<int64_t> have = file.full_shape(name), want = piece.shape;
+  if (!piece.projection.empty() && have.size() == 2) want[1] = have[1];
+  if (have != want)
+    fail("{}: tensor {} is {}, config.json needs {}", file.path(), name, Json(have).dump(), Json(want).dump());
+  return float_values(file, name);
+}
+
+// Rows of ours: theirs [rows, e] times the transpose of a projection [columns, e].
+void multiply_piece(const SafetensorsFile& file, const Piece& piece, std::vector<float>& theirs, float* ours,
+                    std::set<std::string>& used) {
+  std::string name = found_name(file, piece.projection);
+  int64_t inner = static_cast<int64_t>(theirs.size()) / piece.rows;
+  std::vector<float> projection = read_piece(file, {.theirs = name, .shape = {piece.columns, inner}}, name);
+  used.insert(name);
+  make_device("cpu")->matmul(
+      {.out = Tensor(ours + piece.first * piece.columns, Dtype::fp32, {piece.rows, piece.columns}),
+       .a = Tensor(theirs.data(), Dtype::fp32, {piece.rows, inner}),
+       .b = Tensor(projection.data(), Dtype::fp32, {piece.columns, inner})});
+}
+
 using Values = std::map<std::string, std::vector<float>>;
 
 Values read_pieces(const SafetensorsFile& file, const ModelConfig& config, const std::vector<Piece>& pieces,
@@ -118,6 +140,7 @@ Values read_pieces(const SafetensorsFile& file, const ModelConfig& config, const
   Values values;
   for (const Piece& piece : pieces) {
     std::string name = found_name(file, piece.theirs);
+    if (!file.has(name) && !piece.tied.empty()) name = found_name(file, piece.tied);
     if (!piece.constant.empty()) used.insert(name);
     if (piece.ours.empty()) continue;
     std::vector<float>& ours = values[piece.ours];
@@ -125,12 +148,12 @@ Values read_pieces(const SafetensorsFile& file, const ModelConfig& config, const
       ours.resize(static_cast<size_t>(config.vocab_size));
       continue;
     }
-    if (file.full_shape(name) != piece.shape)
-      fail("{}: tensor {} is {}, config.json needs {}", file.path(), name, Json(file.full_shape(name)).dump(),
-           Json(piece.shape).dump());
-    std::vector<float> theirs = float_values(file, name);
+    std::vector<float> theirs = read_piece(file, piece, name);
     ours.resize(static_cast<size_t>(shapes.at(piece.ours).elements()));
-    move_piece(piece, ours.data(), theirs.data(), false);
+    if (piece.projection.empty())
+      move_piece(piece, ours.data(), theirs.data(), false);
+    else
+      multiply_piece(file, piece, theirs, ours.data(), used);
     used.insert(name);
   }
   return values;
@@ -141,6 +164,29 @@ std::vector<NamedTensor> parameter_tensors(const ModelConfig& config, const Valu
   for (const ParameterInfo& info : parameter_list(config))
     tensors.push_back({info.name, {values.at(info.name).data(), Dtype::fp32, info.shape}});
   return tensors;
+}
+
+NamedTensor text_tensor(const char* name, const std::string& text) {
+  return {name, {text.data(), Dtype::u8, {static_cast<int64_t>(text.size())}}};
+}
+
+// The words of a word-level vocabulary, one a line, from vocab.txt; empty when the checkpoint comes without.
+std::string read_words(const fs::path& folder, int64_t vocab_size) {
+  std::string path = (folder / "vocab.txt").string();
+  if (!fs::exists(path)) {
+    for (const char* pickled : {"vocab.pkl", "vocab.bin"})
+      if (fs::exists(folder / pickled))
+        fail(
+            "{}: its words are pickled; run scripts/convert_checkpoint.py {}, which writes vocab.txt, then import "
+            "again",
+            (folder / pickled).string(), folder.string());
+    return {};
+  }
+  std::string words = read_file(path, int64_t{1} << 30);
+  if (!words.empty() && !words.ends_with('\n')) words += '\n';
+  int64_t lines = std::count(words.begin(), words.end(), '\n');
+  if (lines != vocab_size) fail("{}: {} words, config.json has a vocabulary of {}", path, lines, vocab_size);
+  return words;
 }
 
 Json read_json(const std::string& path) {
@@ -171,16 +217,20 @@ ImportReport import_checkpoint(const std::string& source, const std::string& out
   report.config.check();
   SafetensorsFile file(paths.weights);
   std::set<std::string> used;
-  check_tied(file, format, used);
+  if (report.config.cutoffs.empty()) check_tied(file, format, used);
   Values values = read_pieces(file, report.config, format.pieces(report.config), used);
   for (const std::string& name : file.names())
     if (!used.contains(name)) report.left_out.push_back(name);
 
   std::vector<NamedTensor> tensors = parameter_tensors(report.config, values);
-  std::string tokenizer;
-  if (fs::path model = fs::path(paths.settings).parent_path() / "spiece.model"; fs::exists(model)) {
+  fs::path folder = fs::path(paths.settings).parent_path();
+  std::string tokenizer, words;
+  if (fs::path model = folder / "spiece.model"; fs::exists(model)) {
     tokenizer = read_file(model.string(), int64_t{1} << 30);
-    tensors.push_back({"tokenizer.model", {tokenizer.data(), Dtype::u8, {static_cast<int64_t>(tokenizer.size())}}});
+    tensors.push_back(text_tensor("tokenizer.model", tokenizer));
+  } else if (&format == &transfo_xl) {
+    words = read_words(folder, report.config.vocab_size);
+    if (!words.empty()) tensors.push_back(text_tensor("tokenizer.words", words));
   }
   write_safetensors(output, tensors, {{"longhand.kind", "weights"}, {"longhand.config", report.config.json()}});
   return report;

@@ -22,6 +22,9 @@ struct Piece {
   int64_t first = 0, rows = 0, columns = 0;
   bool transposed = false;  // theirs is [columns, rows]
   std::vector<float> constant = {};
+  std::string tied = {};  // stands for theirs in a checkpoint that holds shared tensors once
+  std::string projection =
+      {};  // ours is theirs [rows, e] times the transpose of this [columns, e], e as the file has it
 };
 
 /// A format: its settings and its pieces.
@@ -33,7 +36,7 @@ struct Format {
   std::string (*obstacle)(const ModelConfig& config);
   Json (*write_settings)(const ModelConfig& config);
   std::vector<Piece> (*pieces)(const ModelConfig& config);
-  /// The name of the output layer's own matrix, which must be the embedding where it is there at all.
+  /// The name of a plain output layer's own matrix, which must be the embedding where it is there at all.
   const char* tied;
   const char* embedding;
 };

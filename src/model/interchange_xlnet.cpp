@@ -47,6 +47,7 @@ std::string obstacle(const ModelConfig& c) {
   if (c.n_head * c.d_head != c.d_model) return "its heads together are not as wide as the model";
   if (c.same_length) return "its same_length differs from XLNet's";
   if (c.topk) return "it has top-k attention";
+  if (!c.cutoffs.empty()) return "it has an adaptive softmax";
   return "";
 }
 

@@ -45,6 +45,19 @@ void visit_parameters(const ModelConfig& c, Visitor&& on) {
     on("norm.bias", Shape{width}, false, [](Set& s) -> Tensor& { return s.final_norm.bias; });
   }
   if (c.output_bias) on("output.bias", Shape{c.vocab_size}, false, [](Set& s) -> Tensor& { return s.output_bias; });
+  if (c.cutoffs.empty()) return;
+  int64_t tails = static_cast<int64_t>(c.cutoffs.size());
+  on("output.cluster.weight", Shape{tails, width}, true, [](Set& s) -> Tensor& { return s.tail_weight; });
+  on("output.cluster.bias", Shape{tails}, false, [](Set& s) -> Tensor& { return s.tail_bias; });
+  on("output.cluster.0.weight", Shape{c.cutoffs[0], width}, true, [](Set& s) -> Tensor& { return s.head; });
+  for (size_t i = 0; i < c.cutoffs.size(); ++i) {
+    auto [first, end] = c.tail(i);
+    std::string name = fmt::format("output.cluster.{}.", i + 1);
+    on(name + "weight", Shape{end - first, c.tail_widths[i]}, true,
+       [i](Set& s) -> Tensor& { return s.tails[i].weight; });
+    on(name + "projection", Shape{c.tail_widths[i], width}, true,
+       [i](Set& s) -> Tensor& { return s.tails[i].projection; });
+  }
 }
 
 bool ends_with(const std::string& name, std::string_view end) {
@@ -91,6 +104,7 @@ std::vector<ParameterInfo> parameter_list(const ModelConfig& config) {
 
 ParameterSet::ParameterSet(std::string arena_name, const ModelConfig& config, Dtype type)
     : layers(config.n_layer),
+      tails(config.cutoffs.size()),
       config_(config),
       type_(type),
       arena_(std::move(arena_name)),

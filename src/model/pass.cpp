@@ -10,6 +10,8 @@ Pass::State::State(const ModelConfig& model, const PassShape& pass_shape, Dtype 
   config.check();
   if (shape.lanes < 1 || shape.segment < 1 || shape.memory < 0)
     fail_usage("a pass over {} lanes of {} tokens with {} of memory", shape.lanes, shape.segment, shape.memory);
+  if (shape.training && !config.cutoffs.empty())
+    fail_usage("the model has an adaptive softmax (cutoffs): it scores and generates, but is not trained here");
   shape.loss_rows = std::min(shape.loss_rows, shape.lanes * shape.segment);
   lay_out();
 }
@@ -70,6 +72,7 @@ void Pass::State::lay_out() {
   document_start = arena.take(Dtype::i32, {tokens_max, lanes});
   if (config.segments) segment_ids = arena.take(Dtype::u8, {keys_max, lanes});
 
+  output_scratch.lay_out(arena, config);
   memories.clear();
   if (shape.memory > 0) {
     for (int64_t l = 0; l < config.n_layer; ++l)
@@ -108,6 +111,7 @@ void Pass::State::commit() {
   for (Arena* arena : {&activation_arena, &memory_arena, &scratch_arena}) arena->commit(*device);
   lay_out();
   device->position_encoding({.out = encoding});
+  output_scratch.fill(*device);
 }
 
 Pass::Pass(Device& device, const ModelConfig& config, const ParameterSet& weights, const ParameterSet* gradients,
@@ -140,8 +144,7 @@ ConstTensor Pass::hidden() const { return state_->hidden.rows(0, state_->segment
 ConstTensor Pass::losses() const { return state_->losses.rows(0, state_->segment); }
 
 void Pass::logits(const Tensor& out, const ConstTensor& rows) {
-  const ParameterSet& w = *state_->weights;
-  state_->device->matmul({.out = out, .a = rows, .b = w.embedding, .bias = w.output_bias});
+  output_logits(*state_->device, *state_->weights, state_->config, out, rows, state_->output_scratch);
 }
 
 int64_t Pass::memory_length() const { return state_->next_memory_length; }

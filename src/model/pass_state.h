@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "longhand/model.h"
+#include "src/model/output.h"
 
 namespace longhand {
 
@@ -79,6 +80,7 @@ struct Pass::State {
   const ParameterSet* gradients = nullptr;
 
   Arena activation_arena{"activations"}, memory_arena{"memory"}, scratch_arena{"scratch"};
+  OutputScratch output_scratch;
   std::vector<LayerActivations> layers;
   std::vector<Tensor> memories;                                         // [memory, B, D] a layer
   Tensor memory_ids;                                                    // [memory, B] u8

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <charconv>
+#include <optional>
 
 #include "longhand/error.h"
 #include "longhand/text.h"
+#include "src/text/words.h"
 
 namespace longhand {
 namespace {
@@ -28,6 +30,7 @@ size_t chunk_end(std::string_view line, size_t first) {
 }  // namespace
 
 struct Tokenizer::State {
+  std::optional<WordVocabulary> words;  // in place of all that follows
   std::string model;
   sentencepiece::SentencePieceProcessor processor;
   std::vector<std::string> bytes;  // of each token
@@ -120,8 +123,16 @@ Tokenizer::Tokenizer(std::string_view model) : state_(std::make_shared<State>())
     s.leading_blank = !pieces.empty() && pieces[0].starts_with(blank_mark);
 }
 
+Tokenizer Tokenizer::of_words(std::string_view list) {
+  Tokenizer tokenizer;
+  tokenizer.state_ = std::make_shared<State>();
+  tokenizer.state_->words.emplace(list);
+  return tokenizer;
+}
+
 std::vector<int32_t> Tokenizer::encode(std::string_view text) const {
   const State& s = *state_;
+  if (s.words) return s.words->encode(text);
   std::vector<int32_t> ids;
   if (s.line_break < 0) {
     s.append(text, ids);
@@ -137,6 +148,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text) const {
 }
 
 std::string Tokenizer::decode(const std::vector<int32_t>& ids) const {
+  if (state_->words) return state_->words->decode(ids);
   std::string text;
   for (int32_t id : ids) text += piece_bytes(id);
   if (state_->leading_blank && text.starts_with(' ')) text.erase(0, 1);
@@ -144,13 +156,22 @@ std::string Tokenizer::decode(const std::vector<int32_t>& ids) const {
 }
 
 std::string Tokenizer::piece_bytes(int32_t id) const {
+  if (state_->words) return state_->words->piece_bytes(id);
   if (id < 0 || id >= vocab_size()) fail("tokenizer: id {} is outside the vocabulary of {}", id, vocab_size());
   return state_->bytes[id];
 }
 
-int64_t Tokenizer::vocab_size() const { return static_cast<int64_t>(state_->bytes.size()); }
-int32_t Tokenizer::end_of_document() const { return state_->find("</s>"); }
-int32_t Tokenizer::symbol(std::string_view name) const { return state_->find(name); }
-std::string_view Tokenizer::model() const { return state_->model; }
+int64_t Tokenizer::vocab_size() const {
+  return state_->words ? state_->words->size() : static_cast<int64_t>(state_->bytes.size());
+}
+int32_t Tokenizer::end_of_document() const {
+  return state_->words ? state_->words->end_of_line() : state_->find("</s>");
+}
+int32_t Tokenizer::symbol(std::string_view name) const {
+  return state_->words ? state_->words->find(name) : state_->find(name);
+}
+std::string_view Tokenizer::model() const {
+  return state_->words ? state_->words->list() : std::string_view(state_->model);
+}
 
 }  // namespace longhand

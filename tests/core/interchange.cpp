@@ -75,6 +75,36 @@ TEST_CASE("a Hugging Face checkpoint imports to the weights and configuration of
   }
 }
 
+TEST_CASE("an adaptive checkpoint imports to its golden, its clusters multiplied out, with its words") {
+  Folder folder;
+  const std::string source = kGoldens + "hf_transfo_xl_adaptive";
+  ImportReport report = import_checkpoint(source, folder / "a.safetensors", {});
+  CHECK(report.left_out.empty());
+  SafetensorsFile have(folder / "a.safetensors"), want(source + "/golden.safetensors");
+  CHECK(report.config == read_config(want));
+  int64_t parameters = 0, matrices = 0;
+  for (const ParameterInfo& info : parameter_list(report.config)) {
+    CAPTURE(info.name);
+    parameters += info.shape.elements(), matrices += info.matrix ? info.shape.elements() : 0;
+    REQUIRE(have.full_shape(info.name) == want.full_shape(info.name));
+    for (int64_t i = 0; i < info.shape.elements(); ++i) {
+      float value = want.tensor(info.name).as<float>()[i];
+      CHECK(have.tensor(info.name).as<float>()[i] == doctest::Approx(value).epsilon(1e-5));
+    }
+  }
+  CHECK(report.config.parameters() == parameters);
+  CHECK(report.config.matrix_parameters() == matrices);
+  ConstTensor words = have.tensor("tokenizer.words");
+  CHECK(std::string(static_cast<const char*>(words.data()), words.bytes()) == read_file(source + "/vocab.txt"));
+  FAILS_WITH(export_checkpoint(folder / "a.safetensors", folder / "b", "auto"), "adaptive softmax");
+
+  std::filesystem::copy(source, folder / "c");
+  std::filesystem::remove((folder / "c") + "/vocab.txt");
+  FAILS_WITH(import_checkpoint(folder / "c", folder / "d", {}), "run scripts/convert_checkpoint.py");
+  write_file((folder / "c") + "/vocab.txt", "<unk>\n<eos>\n");
+  FAILS_WITH(import_checkpoint(folder / "c", folder / "d", {}), "2 words, config.json has a vocabulary of 60");
+}
+
 TEST_CASE("export gives back every tensor of a Hugging Face checkpoint that a model needs") {
   Folder folder;
   for (const char* name : {"hf_transfo_xl_post", "hf_xlnet", "hf_xlnet_segments"}) {
@@ -116,6 +146,10 @@ TEST_CASE("what the model cannot express is refused with the setting's name") {
   refused("hf_transfo_xl_post", "\"d_inner\": 19", "\"d_inner\": \"19\"", "of the wrong type");
   refused("hf_transfo_xl_post", "\"n_layer\": 2", "\"n_layer\": 3", "no tensor");
   refused("hf_transfo_xl_post", "\"model_type\": \"transfo-xl\"", "\"model_type\": \"gpt2\"", "model_type \"gpt2\"");
+  refused("hf_transfo_xl_adaptive", "\"div_val\": 2", "\"div_val\": 1", "adaptive softmax");
+  refused("hf_transfo_xl_adaptive", "\"d_embed\": 16", "\"d_embed\": 12", "config.json needs");
+  refused("hf_transfo_xl_adaptive", "\"div_val\": 2", "\"div_val\": 32", "tail width 0");
+  refused("hf_transfo_xl_adaptive", "  20,", "  9,", "cutoffs ascend");
   refused("hf_xlnet", "\"attn_type\": \"uni\"", "\"attn_type\": \"bi\"", "sees the future");
   refused("hf_xlnet", "\"same_length\": false", "\"same_length\": true", "same_length");
   refused("hf_xlnet", "\"mem_len\": 7", "\"mem_len\": null", "--mem-len");

@@ -48,6 +48,27 @@ if "$python" -c 'import torch' 2>/dev/null; then
   program hf_transfo_xl_pre bin.safetensors "$goldens/hf_transfo_xl_pre/golden.txt"
 fi
 
+# Adaptive input and softmax with its words: scores and generates, is not trained.
+adaptive=$goldens/hf_transfo_xl_adaptive
+{ read -r stream && read -r _ && read -r logprobs; } <"$adaptive/golden.txt"
+ids=$(cut -d' ' -f1-16 <<<"$stream")
+text=$(for id in $ids; do sed -n "$((id + 1))p" "$adaptive/vocab.txt"; done | paste -sd' ' | sed 's/<eos>/\n/g')
+check "adaptive: imports" quiet "$longhand" import "$adaptive" --output adaptive.safetensors
+"$longhand" score --model adaptive.safetensors --ids "${ids// /,}" --segment 5 --mem-len 7 --device cpu >scores.jsonl 2>errors.txt
+check "adaptive: scores are PyTorch's log-probabilities to 1e-4" near logprob absolute 1e-4 scores.jsonl "$logprobs"
+"$longhand" score --model adaptive.safetensors --text "$text" --segment 5 --mem-len 7 --device cpu >words.jsonl 2>errors.txt
+check "adaptive: a text of its words has the same scores" cmp -s scores.jsonl words.jsonl
+"$longhand" generate --model adaptive.safetensors --prompt "w2 w3 unseen" --tokens 20 --ignore-end --device cpu >text.txt 2>errors.txt
+check "adaptive: writes its words" grep -qE '^( (w[0-9]+|café|@-@|<unk>)| *$)+' text.txt
+echo "$stream" >tokens.txt
+refused "adaptive: training is refused in one line" 2 "adaptive softmax" \
+  "$longhand" train --init adaptive.safetensors --tokens tokens.txt --batch-size 1 --segment 5 --steps 1 --device cpu
+if "$python" -c 'import pickle' 2>/dev/null; then
+  cp -r "$adaptive" words && rm words/vocab.txt
+  check "vocab.bin: converts" quiet "$python" "$sources/scripts/convert_checkpoint.py" words
+  check "vocab.bin: the words are the same" cmp -s words/vocab.txt "$adaptive/vocab.txt"
+fi
+
 check "a checkpoint that cannot be expressed is one line and exit code 1" bash -c '
   message=$("$1" import "$2/hf_transfo_xl_pre" --output x.safetensors 2>&1); code=$?
   [ $code -eq 1 ] && [ "$(wc -l <<<"$message")" -eq 1 ] && [[ $message == *convert_checkpoint.py* ]] && [ ! -e x.safetensors ]

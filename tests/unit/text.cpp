@@ -210,3 +210,25 @@ TEST_CASE("a stream of bytes comes out in whole characters") {
   CHECK(broken.finish() == "\xEF\xBF\xBD");
   CHECK(broken.finish().empty());
 }
+
+TEST_CASE("a vocabulary of words cuts a text at blanks; other words are <unk>, line breaks <eos>") {
+  Tokenizer words = Tokenizer::of_words("<eos>\nthe\n<unk>\ncat\ncaf\xC3\xA9\n@-@");
+  CHECK(words.vocab_size() == 6);
+  CHECK(words.end_of_document() == 0);
+  CHECK(words.symbol("cat") == 3);
+  CHECK(words.symbol("dog") == -1);
+  CHECK(words.encode(" the  cat\n\tcaf\xC3\xA9 @-@ dog\r\n") == std::vector<int32_t>{1, 3, 0, 4, 5, 2, 0});
+  CHECK(words.encode("").empty());
+  CHECK(words.decode({1, 3, 0, 4, 2}) == "the cat\ncaf\xC3\xA9 <unk>");
+  CHECK(words.piece_bytes(3) == " cat");
+  CHECK(words.piece_bytes(0) == "\n");
+  CHECK_THROWS_WITH(words.piece_bytes(6), doctest::Contains("outside the vocabulary of 6"));
+}
+
+TEST_CASE("a list that is no vocabulary of words is refused with the line") {
+  CHECK_THROWS_WITH(Tokenizer::of_words("<unk>\n<eos>\na b\n"), doctest::Contains("line 3 is not one word"));
+  CHECK_THROWS_WITH(Tokenizer::of_words("<unk>\n<eos>\n\n"), doctest::Contains("line 3 is not one word"));
+  CHECK_THROWS_WITH(Tokenizer::of_words("<unk>\n<eos>\na\na\n"), doctest::Contains("line 4 repeats line 3"));
+  CHECK_THROWS_WITH(Tokenizer::of_words("<eos>\na\n"), doctest::Contains("no <unk>"));
+  CHECK_THROWS_WITH(Tokenizer::of_words("<unk>\na\n"), doctest::Contains("no <eos>"));
+}
