@@ -25,7 +25,7 @@ ISAS := generic avx2 avx512
 ISA_generic := -march=x86-64
 ISA_avx2    := -march=x86-64-v3
 ISA_avx512  := -march=x86-64-v4 -mprefer-vector-width=512
-KERNEL_FLAGS := $(if $(SANITIZE),,-O3) -ffp-contract=fast -fno-math-errno -fno-trapping-math
+KERNEL_FLAGS := $(if $(SANITIZE),-O1,-O3) -ffp-contract=fast -fno-math-errno -fno-trapping-math
 
 object = $(1:%.cpp=$(BUILD)/obj/%.o)
 KERNEL_OBJ := $(foreach isa,$(ISAS),$(KERNEL_SRC:%.cpp=$(BUILD)/obj/%.$(isa).o))

@@ -59,13 +59,13 @@ if [ "$mode" = full ]; then
     [ $isa = avx2 ] && ! grep -qw avx2 /proc/cpuinfo && continue
     run "operations, $isa" env LONGHAND_ISA=$isa build/tests/ops --quick
   done
-  build "address and undefined-behaviour sanitizers" BUILD=build/asan OPTIMIZE=-O1\ -g SANITIZE=address,undefined \
+  build "address and undefined-behaviour sanitizers" BUILD=build/asan OPTIMIZE=-O0\ -g1 SANITIZE=address,undefined \
     build/asan/tests/ops build/asan/tests/core build/asan/tests/unit
   export ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
   run "operations, sanitized" build/asan/tests/ops --quick
   run "core, sanitized" build/asan/tests/core
   run "text and command line, sanitized" build/asan/tests/unit
-  build "thread sanitizer" BUILD=build/tsan OPTIMIZE=-O1\ -g SANITIZE=thread build/tsan/tests/core
+  build "thread sanitizer" BUILD=build/tsan OPTIMIZE=-O0\ -g1 SANITIZE=thread build/tsan/tests/core
   run "core, thread sanitizer" setarch -R build/tsan/tests/core
   if command -v clang++ >/dev/null && [ -e tests/fuzz/fuzz.mk ]; then
     run "fuzz: readers" make --no-print-directory fuzz SECONDS=10
