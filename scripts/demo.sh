@@ -28,7 +28,8 @@ else
   # A few steps tell how many fit into the time; the schedule then reaches its floor at the last of them.
   rate=$("$longhand" train "${shape[@]}" --steps 6 --json --validate-tokens 0 | tail -4 |
     sed -nE 's/.*"tokens_per_s": *([0-9.]+).*/\1/p' | sort -n | sed -n 2p)
-  steps=$(awk -v rate="$rate" -v seconds="$train_seconds" 'BEGIN { s = int(rate * seconds / 2048); print s < 100 ? 100 : s > 3000 ? 3000 : s }')
+  steps=$(awk -v rate="$rate" -v seconds="$train_seconds" \
+    'BEGIN { s = int(rate * seconds / 2048); if (s < 100) s = 100; if (s > 3000) s = 3000; print s }')
   "$longhand" train "${shape[@]}" --steps "$steps" --output "$run" --resume
 fi
 
