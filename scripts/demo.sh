@@ -30,7 +30,8 @@ else
     sed -nE 's/.*"tokens_per_s": *([0-9.]+).*/\1/p' | sort -n | sed -n 2p)
   steps=$(awk -v rate="$rate" -v seconds="$train_seconds" \
     'BEGIN { s = int(rate * seconds / 2048); if (s < 100) s = 100; if (s > 3000) s = 3000; print s }')
-  "$longhand" train "${shape[@]}" --steps "$steps" --output "$run" --resume
+  "$longhand" train "${shape[@]}" --steps "$steps" --output "$run" --resume \
+    --validate-tokens 4096 --validate-every $(((steps + 3) / 4))
 fi
 
 step "samples"
@@ -52,8 +53,8 @@ step "report"
 
 step "summary"
 "$longhand" info "$run/model.safetensors" | head -4
-grep -h '"type":"validation"' "$run/log.jsonl" | tail -1 |
-  sed -E 's/.*"bits_per_byte":([0-9.]+).*/validation: \1 bits a byte, mean over twelve languages/'
+grep -h '"type":"validation"' "$run/log.jsonl" | tail -1 | grep -oE '"bits_per_byte":[0-9.]+' | head -1 |
+  sed -E 's/.*:([0-9]+\.[0-9]{3}).*/validation: \1 bits a byte, mean over twelve languages/'
 grep -h '"type":"end"' "$run/log.jsonl" | tail -1 |
   sed -E 's/.*"seconds":([0-9.]+).*"tokens_per_s":([0-9.]+).*"peak_memory_bytes":([0-9]+).*/training: \1 s, \2 tokens a second, \3 bytes at most/'
 
