@@ -39,7 +39,7 @@ UNIT_SRC := $(wildcard tests/unit/*.cpp)
 OPS_SRC  := $(wildcard tests/ops/*.cpp)
 BENCH_SRC := $(wildcard bench/*.cpp)
 
-.PHONY: all core help demo test test-core bench clean packages check format
+.PHONY: all core help demo test test-sanitized test-core bench clean packages check format
 .SECONDARY:
 
 all: $(BUILD)/longhand  ## build the program, build/longhand
@@ -55,6 +55,9 @@ demo: packages  ## corpus, training, validation, samples and report in a few min
 
 test: packages  ## every test; the last line counts them
 	@scripts/run_tests.sh
+
+test-sanitized: packages  ## every test, sanitizer builds and fuzzers too
+	@scripts/run_tests.sh sanitized
 
 test-core: $(BUILD)/tests/ops $(BUILD)/tests/core  ## the tests of the core library alone
 	$(BUILD)/tests/ops && $(BUILD)/tests/core

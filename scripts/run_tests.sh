@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Every test, one after another; the last line counts them all. `scripts/run_tests.sh quick` leaves out what takes minutes:
-# the sanitizer builds, the fuzzers and the other instruction sets.
+# Every test, one after another; the last line counts them all. `scripts/run_tests.sh sanitized` adds the address, undefined
+# behaviour and thread sanitizer builds and a short run of the fuzzers.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-mode=${1:-full}
+mode=${1:-plain}
 jobs=$(nproc)
 logs=build/test-logs
 passed=0 failed=0
@@ -54,11 +54,12 @@ for script in tests/end_to_end/*.sh; do
   [ -e "$script" ] && run "end to end: $(basename "$script" .sh)" bash "$script"
 done
 
-if [ "$mode" = full ]; then
-  for isa in generic avx2; do
-    [ $isa = avx2 ] && ! grep -qw avx2 /proc/cpuinfo && continue
-    run "operations, $isa" env LONGHAND_ISA=$isa build/tests/ops --quick
-  done
+for isa in generic avx2; do
+  [ $isa = avx2 ] && ! grep -qw avx2 /proc/cpuinfo && continue
+  run "operations, $isa" env LONGHAND_ISA=$isa build/tests/ops --quick
+done
+
+if [ "$mode" = sanitized ]; then
   build "address and undefined-behaviour sanitizers" BUILD=build/asan OPTIMIZE=-O0\ -g1 SANITIZE=address,undefined \
     build/asan/tests/ops build/asan/tests/core build/asan/tests/unit
   export ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1

@@ -9,6 +9,9 @@
 
 namespace longhand::cpu {
 inline namespace LONGHAND_ISA {
+
+/// Pairs of bf16 as words: rows of odd length start at any even address.
+typedef uint32_t pair_unaligned __attribute__((vector_size(lanes * 4), aligned(2), may_alias));
 namespace {
 
 // A panel of a is never wider than one vector (pack relies on it); the sums leave registers for one step's operands.
@@ -49,7 +52,7 @@ struct Pair {
 };
 LONGHAND_INLINE uvec words(const float* p) { return (uvec)load(p); }
 LONGHAND_INLINE uvec words(const half* p) { return (uvec)load(p); }
-LONGHAND_INLINE uvec words(const Pair* p) { return *reinterpret_cast<const uvec_unaligned*>(p); }
+LONGHAND_INLINE uvec words(const Pair* p) { return *reinterpret_cast<const pair_unaligned*>(p); }
 LONGHAND_INLINE uint32_t word(const float* p) {
   uint32_t bits;
   __builtin_memcpy(&bits, p, 4);
@@ -63,7 +66,7 @@ template <class T>
 LONGHAND_INLINE uvec words_part(const T* p, int64_t n) {
   uint32_t part[lanes] = {};
   for (int64_t i = 0; i < n; ++i) part[i] = word(p + i);
-  return *reinterpret_cast<const uvec_unaligned*>(part);
+  return *reinterpret_cast<const pair_unaligned*>(part);
 }
 
 // Where a vector of rows hangs over the panel's width it writes into the next step, which is written after it; panels
@@ -83,7 +86,7 @@ void pack_rows(uint32_t* to, const MatmulStrip& s, const T* from, int64_t stride
       uint32_t* at = to + p * s.width + r0;
 #pragma GCC unroll 16
       for (int i = 0; i < lanes; ++i) {
-        if (i < here) *reinterpret_cast<uvec_unaligned*>(at) = x[i];
+        if (i < here) *reinterpret_cast<pair_unaligned*>(at) = x[i];
         at += s.width;
       }
     }
@@ -112,9 +115,9 @@ void pack_columns(uint32_t* to, const MatmulStrip& s, int64_t first, const half*
         uint32_t part[lanes] = {};
         for (int r = r0; r < s.rows && r < r0 + lanes; ++r)
           part[r - r0] = pairs ? low[r].bits | static_cast<uint32_t>(odd_end ? 0 : high[r].bits) << 16 : word(low + r);
-        x = *reinterpret_cast<const uvec_unaligned*>(part);
+        x = *reinterpret_cast<const pair_unaligned*>(part);
       }
-      *reinterpret_cast<uvec_unaligned*>(to + step * s.width + r0) = x;
+      *reinterpret_cast<pair_unaligned*>(to + step * s.width + r0) = x;
     }
   }
 }
@@ -127,7 +130,7 @@ void pack_columns(uint32_t* to, const MatmulStrip& s, int64_t first, const float
         x = words(from + r0);
       else if (r0 < s.rows)
         x = words_part(from + r0, s.rows - r0 < lanes ? s.rows - r0 : lanes);
-      *reinterpret_cast<uvec_unaligned*>(to + p * s.width + r0) = x;
+      *reinterpret_cast<pair_unaligned*>(to + p * s.width + r0) = x;
     }
 }
 
@@ -235,7 +238,7 @@ void few_tile(const uint32_t* a_words, const MatmulStrip& s, float* sums) {
 #pragma GCC unroll 16
     for (int r = 0; r < lanes; ++r) {
       if (vector_bytes == 64 || at % 64 == 0) __builtin_prefetch(row[r] + ahead, 0, 2);
-      x[r] = *reinterpret_cast<const uvec_unaligned*>(row[r] + at);
+      x[r] = *reinterpret_cast<const pair_unaligned*>(row[r] + at);
     }
     transpose(x);
 #pragma GCC unroll 16
