@@ -50,7 +50,7 @@ help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) tests/fuzz/fuzz.mk | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
 
 demo: packages  ## corpus, training, validation, samples and report in a few minutes
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc)) all
 	@scripts/demo.sh
 
 test: packages  ## every test; the last line counts them
