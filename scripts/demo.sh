@@ -6,8 +6,8 @@ cd "$(dirname "$0")/.."
 
 longhand=build/longhand
 corpus=data/corpus tokens=data/tokens.safetensors run=runs/demo
-train_seconds=${TRAIN_SECONDS:-120}
-shape=(--preset tiny --batch-size 8 --lr 3e-3 --tokens "$tokens" --seed 1)
+train_seconds=${TRAIN_SECONDS:-100}
+shape=(--preset tiny --batch-size 4 --lr 3e-3 --min-lr-ratio 0.02 --dtype bf16 --tokens "$tokens" --seed 1)
 
 step() { printf '\n== %s\n' "$*"; }
 
@@ -26,18 +26,18 @@ if [ -e "$run/model.safetensors" ]; then
   echo "$run/model.safetensors is there"
 else
   # A few steps tell how many fit into the time; the schedule then reaches its floor at the last of them.
-  rate=$("$longhand" train "${shape[@]}" --steps 6 --json --validate-tokens 0 | tail -4 |
-    sed -nE 's/.*"tokens_per_s": *([0-9.]+).*/\1/p' | sort -n | sed -n 2p)
+  rate=$("$longhand" train "${shape[@]}" --steps 20 --json --validate-tokens 0 | tail -9 |
+    sed -nE 's/.*"tokens_per_s": *([0-9.]+).*/\1/p' | sort -n | sed -n 5p)
   steps=$(awk -v rate="$rate" -v seconds="$train_seconds" \
-    'BEGIN { s = int(rate * seconds / 2048); if (s < 100) s = 100; if (s > 3000) s = 3000; print s }')
+    'BEGIN { s = int(rate * seconds / 1024); if (s < 100) s = 100; if (s > 3000) s = 3000; print s }')
   "$longhand" train "${shape[@]}" --steps "$steps" --output "$run" --resume \
     --validate-tokens 4096 --validate-every $(((steps + 3) / 4))
 fi
 
 step "samples"
 sample() {
-  printf '%-4s' "$1"
-  "$longhand" generate --model "$run/model.safetensors" --prompt "$2" --max-tokens 40 --temperature 0.7 --top-p 0.9 --seed 7 |
+  printf '%-4s%s' "$1" "$2"
+  "$longhand" generate --model "$run/model.safetensors" --prompt "$2" --tokens 40 --temperature 0.5 --top-p 0.9 --seed 7 |
     tr '\n' ' '
   echo
 }
@@ -52,7 +52,7 @@ step "report"
 "$longhand" report "$run"
 
 step "summary"
-"$longhand" info "$run/model.safetensors" | head -4
+"$longhand" info "$run/model.safetensors" | sed -n 1p
 grep -h '"type":"validation"' "$run/log.jsonl" | tail -1 | grep -oE '"bits_per_byte":[0-9.]+' | head -1 |
   sed -E 's/.*:([0-9]+\.[0-9]{3}).*/validation: \1 bits a byte, mean over twelve languages/'
 grep -h '"type":"end"' "$run/log.jsonl" | tail -1 |
