@@ -29,7 +29,9 @@ KERNEL_FLAGS := $(if $(SANITIZE),-O1,-O3) -ffp-contract=fast -fno-math-errno -fn
 
 object = $(1:%.cpp=$(BUILD)/obj/%.o)
 KERNEL_OBJ := $(foreach isa,$(ISAS),$(KERNEL_SRC:%.cpp=$(BUILD)/obj/%.$(isa).o))
-CORE_OBJ := $(call object,$(CORE_SRC)) $(KERNEL_OBJ)
+include cuda/cuda.mk
+
+CORE_OBJ := $(call object,$(CORE_SRC)) $(KERNEL_OBJ) $(SIMT_OBJ)
 REST_OBJ := $(call object,$(REST_SRC))
 CORE_LIB := $(BUILD)/liblonghand_core.a
 REST_LIB := $(BUILD)/liblonghand.a

@@ -7,6 +7,7 @@
 #include <new>
 
 #include "src/device/cpu/kernels/isa.h"
+#include "src/device/devices.h"
 
 namespace longhand::cpu {
 
@@ -89,3 +90,11 @@ void CpuDevice::copy(const Tensor& to, const ConstTensor& from) {
 }
 
 }  // namespace longhand::cpu
+
+namespace longhand {
+
+std::unique_ptr<Device> make_cpu_device(const DeviceOptions& options) {
+  return std::make_unique<cpu::CpuDevice>(options);
+}
+
+}  // namespace longhand

@@ -1,0 +1,92 @@
+// The GPU device. Its sources are built twice: by nvcc into the `cuda` device, and by the host's compiler, on the
+// threads of cuda/simt, into the `simt` device. One family of operations a file: device functions, kernels, launcher.
+#pragma once
+
+#include <vector>
+
+#include "cuda/product.h"
+#include "cuda/simt/simt.h"
+#include "longhand/device.h"
+
+namespace longhand::LONGHAND_GPU {
+
+/// How a kernel is started; `of` is the shape that an error names.
+struct Launch {
+  const char* operation;
+  dim3 grid, block;
+  size_t shared = 0;  // dynamic, bytes
+  Shape of{};
+};
+
+class GpuDevice final : public Device {
+ public:
+  explicit GpuDevice(const DeviceOptions& options);
+  ~GpuDevice() override;
+  std::string_view name() const override { return SIMT_HOST ? "simt" : "cuda"; }
+
+  void* allocate(int64_t bytes) override;
+  void release(void* memory) override;
+  int64_t memory_bytes() const override;
+  void upload(const Tensor& to, const void* from) override;
+  void download(void* to, const ConstTensor& from) override;
+  void copy(const Tensor& to, const ConstTensor& from) override;
+  void zero(const Tensor& tensor) override;
+  void synchronize() override;
+
+  void matmul(const Matmul&) override;
+  void activation_backward(const ActivationBackward&) override;
+  void bias_backward(const BiasBackward&) override;
+  void embedding_forward(const EmbeddingForward&) override;
+  void embedding_backward(const EmbeddingBackward&) override;
+  void layernorm_forward(const LayerNormForward&) override;
+  void layernorm_backward(const LayerNormBackward&) override;
+  void position_encoding(const PositionEncoding&) override;
+  void attention_forward(const AttentionForward&) override;
+  void attention_backward(const AttentionBackward&) override;
+  void attention_decode(const AttentionDecode&) override;
+  void ring_store(const RingStore&) override;
+  void cross_entropy(const CrossEntropy&) override;
+  void log_probability(const LogProbability&) override;
+  void adamw(const AdamW&) override;
+  void global_norm(const GlobalNorm&) override;
+  void cast(const Cast&) override;
+  void add(const Add&) override;
+  void memory_roll(const MemoryRoll&) override;
+  void sample(const Sample&) override;
+
+ private:
+  /// Starts a kernel on the compute stream; fails with the operation and its shape when it does not start.
+  template <class... Parameters, class... Arguments>
+  void launch(const Launch& how, void (*kernel)(Parameters...), Arguments&&... arguments) {
+    if (how.grid.x == 0 || how.grid.y == 0 || how.grid.z == 0) return;
+    check(simt::launch(kernel, how.grid, how.block, how.shared, stream_, std::forward<Arguments>(arguments)...), how);
+  }
+  void check(cudaError_t status, const Launch& how) const;
+  void check(cudaError_t status, const char* what) const;
+
+  /// Device memory for one operation, contents undefined, valid until the operation's end: `count` elements of T,
+  /// 256-byte aligned. The pieces of an operation lie one behind the other.
+  template <class T>
+  T* scratch(int64_t count) {
+    return static_cast<T*>(scratch_bytes(count * static_cast<int64_t>(sizeof(T))));
+  }
+  void* scratch_bytes(int64_t bytes);
+
+  /// Opened by every operation that takes scratch: gives it back at the end.
+  struct Operation {
+    explicit Operation(GpuDevice& on) : device(on), mark(on.scratch_used_) {}
+    ~Operation() { device.release_scratch(mark); }
+    Operation(const Operation&) = delete;
+    GpuDevice& device;
+    int64_t mark;
+  };
+  void release_scratch(int64_t mark);
+
+  cudaStream_t stream_ = nullptr;
+  std::unique_ptr<Product> product_;
+  char* scratch_ = nullptr;
+  int64_t scratch_size_ = 0, scratch_used_ = 0;
+  std::vector<char*> outgrown_;  // smaller scratch that running kernels may still use
+};
+
+}  // namespace longhand::LONGHAND_GPU
