@@ -77,13 +77,18 @@ def main():
                 if a.only and a.only not in name:
                     continue
                 row = results.setdefault(name, {"longhand fp32": [], "longhand bf16": [], "llm.c": [], "PyTorch": []})
-                row["longhand fp32"].append(longhand(a.longhand, flags, lanes, tokens, memory, folder, []))
-                row["longhand bf16"].append(longhand(a.longhand, flags, lanes, tokens, memory, folder, ["--dtype", "bf16"]))
+
+                def add(program, result):
+                    row[program].append(result)
+                    print(f"{name}: {program} {result['gflops']:.1f} GFLOP/s" if result else f"{name}: {program} did not run", flush=True)
+
+                add("longhand fp32", longhand(a.longhand, flags, lanes, tokens, memory, folder, []))
+                add("longhand bf16", longhand(a.longhand, flags, lanes, tokens, memory, folder, ["--dtype", "bf16"]))
                 if llmc and "50304" in flags:
-                    row["llm.c"].append(peer([llmc, str(lanes), str(tokens), "2"]))
+                    add("llm.c", peer([llmc, str(lanes), str(tokens), "2"]))
                 if torch_flags:
-                    row["PyTorch"].append(peer([a.torch, str(here / "peers/torch_train.py"), *torch_flags.split(), "--lanes", str(lanes),
-                                                "--tokens", str(tokens), "--steps", "2"]))
+                    add("PyTorch", peer([a.torch, str(here / "peers/torch_train.py"), *torch_flags.split(), "--lanes", str(lanes),
+                                         "--tokens", str(tokens), "--steps", "2"]))
     columns = ["longhand fp32", "longhand bf16", "llm.c", "PyTorch"]
     rows = [f"GFLOP/s of model FLOPs, medians of {a.rounds} rounds; measured fp32 FMA peak {peak:.0f} GFLOP/s with "
             f"{ceiling['threads']} threads on {ceiling['processor']}.", "",

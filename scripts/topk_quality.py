@@ -37,10 +37,12 @@ def run(arguments, setting, k, seed):
     if not (folder / "model.safetensors").exists():
         flags = {"dense": [], "topk": ["--topk", str(k)], "nearest": ["--same-length"]}[setting]
         memory = k if setting == "nearest" else arguments.segment
-        command = [arguments.longhand, "train", "--preset", "tiny", "--tokens", arguments.tokens, "--segment",
+        start = ["--init", arguments.init] if arguments.init else ["--preset", "tiny"]
+        command = [arguments.longhand, "train", *start, "--tokens", arguments.tokens, "--segment",
                    str(arguments.segment), "--mem-len", str(memory), "--batch-size", str(arguments.lanes), "--steps",
-                   str(arguments.steps), "--lr", "3e-3", "--warmup-ratio", "0.05", "--seed", str(seed), "--validate-every", "1000000",
-                   "--validate-tokens", "1000000", "--checkpoint-every", "1000000", "--output", str(folder), *flags]
+                   str(arguments.steps), "--lr", arguments.lr, "--warmup-ratio", "0.05", "--seed", str(seed), "--validate-every", "1000000",
+                   "--validate-tokens", "1000000", "--checkpoint-every", "1000000", "--threads", arguments.threads, "--output", str(folder),
+                   *flags]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     validation = [line for line in lines if line["type"] == "validation"][-1]
@@ -58,6 +60,9 @@ def main():
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--segment", type=int, default=512)
     parser.add_argument("--lanes", type=int, default=4)
+    parser.add_argument("--init", default="", help="go on from these weights instead of training from nothing")
+    parser.add_argument("--lr", default="3e-3")
+    parser.add_argument("--threads", default="0")
     parser.add_argument("--ks", default="64,128,256")
     parser.add_argument("--seeds", default="1,2,3")
     a = parser.parse_args()
@@ -66,7 +71,8 @@ def main():
     results = [run(a, setting, k, seed) for seed in seeds for setting, k in settings]
 
     dense = statistics.mean(r["bits_per_byte"] for r in results if r["setting"] == "dense")
-    rows = [f"`tiny`, T = M = {a.segment}, {a.lanes} lanes, {a.steps} steps, seeds {a.seeds}; validation bits a byte, mean of "
+    origin = f", going on from `{a.init}`" if a.init else ""
+    rows = [f"`tiny`{origin}, T = M = {a.segment}, {a.lanes} lanes, {a.steps} steps, seeds {a.seeds}; validation bits a byte, mean of "
             f"twelve languages; operations of the attention core, forward plus backward, as executed, over dense.", "",
             "| keys | bits a byte, mean | lowest – highest | against dense | operations | saved |", "|---|---|---|---|---|---|"]
     for setting, k in settings:

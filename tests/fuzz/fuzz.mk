@@ -2,7 +2,7 @@
 # Needs clang++ and its run-time library (Debian: clang, libclang-rt-14-dev).
 FUZZ_CXX ?= clang++
 SECONDS  ?= 20
-FUZZ_FLAGS := -std=c++20 -Iinclude -I. -DFMT_HEADER_ONLY -O1 -g -MMD -MP \
+FUZZ_FLAGS := -std=c++20 -Iinclude -I. -O1 -g -MMD -MP \
               -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -pthread
 FUZZERS := $(patsubst tests/fuzz/%.cpp,%,$(wildcard tests/fuzz/*.cpp))
 
