@@ -5,6 +5,7 @@
 #include "hooks.h"
 #include <sys/mman.h>
 #include <unistd.h>
+#include <chrono>
 #include <condition_variable>
 #include <cstdarg>
 #include <map>
@@ -696,3 +697,26 @@ cudaError_t cudaMemset(void* d, int v, size_t n) { Open o; std::memset(d, v, n);
 cudaError_t cudaMemGetInfo(size_t* available, size_t* total) { *total = (size_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE); *available = *total; return cudaSuccess; }
 cudaError_t cudaDeviceSynchronize() { return cudaGetLastError(); }   // (real CUDA keeps a launch failure for ever)
 cudaError_t cudaGetLastError() { cudaError_t e = g_last; g_last = cudaSuccess; return e; }
+cudaError_t cudaPeekAtLastError() { return g_last; }
+cudaError_t cudaMemcpy2D(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height, cudaMemcpyKind) {
+  Open o;
+  for (size_t row = 0; row < height; ++row) std::memcpy(static_cast<char*>(to) + row * to_pitch, static_cast<const char*>(from) + row * from_pitch, width);
+  return cudaSuccess;
+}
+struct simt_event_ { std::chrono::steady_clock::time_point at; };
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { *event = new simt_event_{}; return cudaSuccess; }
+cudaError_t cudaEventDestroy(cudaEvent_t event) { delete event; return cudaSuccess; }
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) { event->at = std::chrono::steady_clock::now(); return cudaSuccess; }
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
+  *milliseconds = std::chrono::duration<float, std::milli>(end->at - start->at).count();
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  switch (attribute) {
+    case cudaDevAttrMultiProcessorCount: *value = 8; return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMajor: *value = 9; return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMinor: *value = 0; return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = static_cast<int>(config().smem_limit); return cudaSuccess;
+  }
+  return cudaErrorInvalidValue;
+}

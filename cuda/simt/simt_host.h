@@ -27,18 +27,9 @@
 // NOT defined on purpose: __noinline__ (libstdc++ spells __attribute__((__noinline__))) and __shared__ (see SIMT_SHARED)
 
 // ---------------------------------------------------------------- vector types
-struct dim3 { unsigned x, y, z; constexpr dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {} };
-struct uint3 { unsigned x, y, z; };
-#define SIMT_VEC(T, N2, N4, A2, A4)                                                                             \
-  struct alignas(A2) N2 { T x, y; };                                                                            \
-  struct alignas(A4) N4 { T x, y, z, w; };                                                                      \
-  inline N2 make_##N2(T x, T y) { return {x, y}; }                                                              \
-  inline N4 make_##N4(T x, T y, T z, T w) { return {x, y, z, w}; }
-SIMT_VEC(float, float2, float4, 8, 16)
-SIMT_VEC(int, int2, int4, 8, 16)
-SIMT_VEC(unsigned, uint2, uint4, 8, 16)
-SIMT_VEC(double, double2, double4, 16, 16)
-#undef SIMT_VEC
+#include "host/vector_types.h"
+#include "host/fp16.h"
+#include "host/intrinsics.h"
 #include "bf16_host.h"
 
 // ---------------------------------------------------------------- runtime API subset
@@ -170,42 +161,23 @@ template <class T> inline T atomicExch(T* p, std::type_identity_t<T> v) { return
 template <class T> inline T atomicCAS(T* p, std::type_identity_t<T> c, std::type_identity_t<T> v) { std::atomic_ref<T>(*p).compare_exchange_strong(c, v, std::memory_order_relaxed); return c; }
 template <class T> inline T atomicMax(T* p, std::type_identity_t<T> v) { std::atomic_ref<T> r(*p); T o = r.load(std::memory_order_relaxed); while (o < v && !r.compare_exchange_weak(o, v, std::memory_order_relaxed)) {} return o; }
 template <class T> inline T atomicMin(T* p, std::type_identity_t<T> v) { std::atomic_ref<T> r(*p); T o = r.load(std::memory_order_relaxed); while (v < o && !r.compare_exchange_weak(o, v, std::memory_order_relaxed)) {} return o; }
+template <class T> inline T atomicSub(T* p, std::type_identity_t<T> v) { return std::atomic_ref<T>(*p).fetch_sub(v, std::memory_order_relaxed); }
+template <class T> inline T atomicOr(T* p, std::type_identity_t<T> v) { return std::atomic_ref<T>(*p).fetch_or(v, std::memory_order_relaxed); }
+template <class T> inline T atomicAnd(T* p, std::type_identity_t<T> v) { return std::atomic_ref<T>(*p).fetch_and(v, std::memory_order_relaxed); }
+template <class T> inline T atomicXor(T* p, std::type_identity_t<T> v) { return std::atomic_ref<T>(*p).fetch_xor(v, std::memory_order_relaxed); }
 inline unsigned atomicInc(unsigned* p, unsigned lim) { std::atomic_ref<unsigned> r(*p); unsigned o = r.load(); while (!r.compare_exchange_weak(o, o >= lim ? 0 : o + 1)) {} return o; }
 template <class T> inline T __ldg(const T* p) { return *p; }
 template <class T> inline T __ldcs(const T* p) { return *p; }
 template <class T> inline T __ldcg(const T* p) { return *p; }
+template <class T> inline T __ldca(const T* p) { return *p; }
+template <class T> inline T __ldlu(const T* p) { return *p; }
+template <class T> inline void __stwb(T* p, std::type_identity_t<T> v) { *p = v; }
 template <class T> inline void __stcs(T* p, std::type_identity_t<T> v) { *p = v; }
 template <class T> inline void __stcg(T* p, std::type_identity_t<T> v) { *p = v; }
 inline void __threadfence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
 inline void __threadfence_block() { std::atomic_signal_fence(std::memory_order_seq_cst); }
 inline void __nanosleep(unsigned) { simt::yield(); }
 inline void __trap() { simt::fail("__trap()"); }
-
-inline float __uint_as_float(unsigned u) { return std::bit_cast<float>(u); }
-inline unsigned __float_as_uint(float f) { return std::bit_cast<unsigned>(f); }
-inline float __int_as_float(int u) { return std::bit_cast<float>(u); }
-inline int __float_as_int(float f) { return std::bit_cast<int>(f); }
-inline float __expf(float x) { return ::expf(x); }
-inline float __logf(float x) { return ::logf(x); }
-inline float __fdividef(float a, float b) { return a / b; }
-inline float __frcp_rn(float a) { return 1.0f / a; }
-inline float __fsqrt_rn(float a) { return std::sqrt(a); }
-inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
-inline float __fadd_rn(float a, float b) { return a + b; }
-inline float __fmul_rn(float a, float b) { return a * b; }
-inline float __saturatef(float x) { return x > 0 ? (x < 1 ? x : 1.0f) : 0.0f; }
-inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
-inline int __popc(unsigned x) { return std::popcount(x); }
-inline int __clz(int x) { return std::countl_zero((unsigned)x); }
-inline int __ffs(int x) { return x ? std::countr_zero((unsigned)x) + 1 : 0; }
-inline int __float2int_rn(float x) { return (int)std::nearbyint(x); }
-inline int __dp4a(int a, int b, int c) { for (int i = 0; i < 4; i++) c += (int8_t)(a >> 8 * i) * (int8_t)(b >> 8 * i); return c; }
-inline int min(int a, int b) { return a < b ? a : b; }
-inline int max(int a, int b) { return a > b ? a : b; }
-inline unsigned min(unsigned a, unsigned b) { return a < b ? a : b; }
-inline unsigned max(unsigned a, unsigned b) { return a > b ? a : b; }
-inline float min(float a, float b) { return std::fmin(a, b); }
-inline float max(float a, float b) { return std::fmax(a, b); }
 
 // ---------------------------------------------------------------- memory, streams: synchronous
 cudaError_t simt_malloc(void** p, size_t n);
@@ -216,10 +188,33 @@ cudaError_t cudaMemset(void* d, int v, size_t n);
 inline cudaError_t cudaMemcpyAsync(void* d, const void* s, size_t n, cudaMemcpyKind k, cudaStream_t) { return cudaMemcpy(d, s, n, k); }
 inline cudaError_t cudaMemsetAsync(void* d, int v, size_t n, cudaStream_t) { return cudaMemset(d, v, n); }
 cudaError_t cudaDeviceSynchronize();
-enum { cudaStreamNonBlocking = 1 };
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* s, unsigned) { *s = nullptr; return cudaSuccess; }
 inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaMemGetInfo(size_t* available, size_t* total);
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaDeviceSynchronize(); }
 cudaError_t cudaGetLastError();
 inline const char* cudaGetErrorString(cudaError_t e) { return e == cudaSuccess ? "no error" : simt::last_error(); }
+cudaError_t cudaPeekAtLastError();
+enum { cudaStreamNonBlocking = 1, cudaEventDefault = 0, cudaEventDisableTiming = 2, cudaHostAllocDefault = 0 };
+cudaError_t cudaMemcpy2D(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height, cudaMemcpyKind);
+inline cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height, cudaMemcpyKind kind, cudaStream_t) {
+  return cudaMemcpy2D(to, to_pitch, from, from_pitch, width, height, kind);
+}
+template <class T> inline cudaError_t cudaMallocAsync(T** p, size_t n, cudaStream_t) { return cudaMalloc(p, n); }
+inline cudaError_t cudaFreeAsync(void* p, cudaStream_t) { return cudaFree(p); }
+template <class T> inline cudaError_t cudaMallocHost(T** p, size_t n) { *p = static_cast<T*>(std::malloc(n)); return *p || !n ? cudaSuccess : cudaErrorMemoryAllocation; }
+inline cudaError_t cudaFreeHost(void* p) { std::free(p); return cudaSuccess; }
+inline cudaError_t cudaStreamCreate(cudaStream_t* s) { *s = nullptr; return cudaSuccess; }
+inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned = 0) { return cudaSuccess; }
+// Events: work is done when it is recorded, so an event is the time of day.
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
+inline cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, cudaEventDefault); }
+cudaError_t cudaEventDestroy(cudaEvent_t event);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t = nullptr);
+inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+inline cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end);
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrComputeCapabilityMajor = 75, cudaDevAttrComputeCapabilityMinor = 76, cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
+inline cudaError_t cudaGetDevice(int* device) { *device = 0; return cudaSuccess; }
+inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
