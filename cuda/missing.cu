@@ -3,11 +3,8 @@
 
 namespace longhand::LONGHAND_GPU {
 
-void GpuDevice::embedding_forward(const EmbeddingForward&) { fail("{}: embedding_forward is missing", name()); }
-void GpuDevice::embedding_backward(const EmbeddingBackward&) { fail("{}: embedding_backward is missing", name()); }
 void GpuDevice::layernorm_forward(const LayerNormForward&) { fail("{}: layernorm_forward is missing", name()); }
 void GpuDevice::layernorm_backward(const LayerNormBackward&) { fail("{}: layernorm_backward is missing", name()); }
-void GpuDevice::position_encoding(const PositionEncoding&) { fail("{}: position_encoding is missing", name()); }
 void GpuDevice::attention_forward(const AttentionForward&) { fail("{}: attention_forward is missing", name()); }
 void GpuDevice::attention_backward(const AttentionBackward&) { fail("{}: attention_backward is missing", name()); }
 void GpuDevice::attention_decode(const AttentionDecode&) { fail("{}: attention_decode is missing", name()); }
