@@ -83,6 +83,14 @@ class GpuDevice final : public Device {
     return static_cast<T*>(scratch_bytes(count * static_cast<int64_t>(sizeof(T))));
   }
   void* scratch_bytes(int64_t bytes);
+  /// A table of what kernels are to work on, in scratch. The host's copy may go once this returns.
+  template <class Entry>
+  const Entry* upload_table(const std::vector<Entry>& table) {
+    Entry* there = scratch<Entry>(static_cast<int64_t>(table.size()));
+    check(cudaMemcpyAsync(there, table.data(), table.size() * sizeof(Entry), cudaMemcpyHostToDevice, stream_),
+          "uploading a table");
+    return there;
+  }
 
   /// Opened by every operation that takes scratch: gives it back at the end.
   struct Operation {

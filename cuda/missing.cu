@@ -6,10 +6,6 @@ namespace longhand::LONGHAND_GPU {
 void GpuDevice::attention_forward(const AttentionForward&) { fail("{}: attention_forward is missing", name()); }
 void GpuDevice::attention_backward(const AttentionBackward&) { fail("{}: attention_backward is missing", name()); }
 void GpuDevice::attention_decode(const AttentionDecode&) { fail("{}: attention_decode is missing", name()); }
-void GpuDevice::cross_entropy(const CrossEntropy&) { fail("{}: cross_entropy is missing", name()); }
-void GpuDevice::log_probability(const LogProbability&) { fail("{}: log_probability is missing", name()); }
-void GpuDevice::adamw(const AdamW&) { fail("{}: adamw is missing", name()); }
-void GpuDevice::global_norm(const GlobalNorm&) { fail("{}: global_norm is missing", name()); }
 void GpuDevice::sample(const Sample&) { fail("{}: sample is missing", name()); }
 
 }  // namespace longhand::LONGHAND_GPU
