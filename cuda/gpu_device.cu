@@ -40,6 +40,8 @@ __global__ void __launch_bounds__(256) strided_copy_kernel(char* to, const char*
 
 GpuDevice::GpuDevice(const DeviceOptions& options) {
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
+  check(cudaMalloc(&faults_, fault_kinds * sizeof(*faults_)), "memory for faults");
+  check(cudaMemsetAsync(faults_, 0xff, fault_kinds * sizeof(*faults_), stream_), "clearing faults");
   product_ = make_product(options);
 }
 
@@ -48,6 +50,7 @@ GpuDevice::~GpuDevice() {
   product_.reset();
   for (char* memory : outgrown_) cudaFree(memory);
   cudaFree(scratch_);
+  cudaFree(faults_);
   cudaStreamDestroy(stream_);
 }
 
@@ -97,7 +100,21 @@ void GpuDevice::zero(const Tensor& tensor) {
   check(cudaMemsetAsync(tensor.data(), 0, tensor.bytes(), stream_), "clearing a tensor");
 }
 
-void GpuDevice::synchronize() { check(cudaStreamSynchronize(stream_), "waiting for the device"); }
+void GpuDevice::synchronize() {
+  check(cudaStreamSynchronize(stream_), "waiting for the device");
+  check_faults();
+}
+
+void GpuDevice::check_faults() {
+  unsigned long long found[fault_kinds];
+  check(cudaMemcpyAsync(found, faults_, sizeof found, cudaMemcpyDeviceToHost, stream_), "reading faults");
+  check(cudaStreamSynchronize(stream_), "reading faults");
+  for (int kind = 0; kind < fault_kinds; ++kind) {
+    if (found[kind] == no_fault) continue;
+    check(cudaMemsetAsync(faults_, 0xff, sizeof found, stream_), "clearing faults");
+    fail_fault(static_cast<Fault>(kind), found[kind], fault_bounds_[kind]);
+  }
+}
 
 void GpuDevice::copy(const Tensor& to, const ConstTensor& from) {
   if (to.type() != from.type() || to.shape() != from.shape())

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "cuda/fault.h"
 #include "cuda/product.h"
 #include "cuda/simt/simt.h"
 #include "longhand/device.h"
@@ -64,6 +65,17 @@ class GpuDevice final : public Device {
   void check(cudaError_t status, const Launch& how) const;
   void check(cudaError_t status, const char* what) const;
 
+  /// Where a kernel leaves the first row whose data are at fault, for report_fault() (cuda/fault.h). `bound` is what the
+  /// message names: the vocabulary or the number of sequences. The host sees it when it next waits for the device.
+  unsigned long long* fault(Fault kind, int64_t bound) {
+    fault_bounds_[static_cast<int>(kind)] = bound;
+    return faults_ + static_cast<int>(kind);
+  }
+  void check_faults();
+
+  /// to [width] += the sum of partials [stripes, width] in a fixed order.
+  void add_partials(const Tensor& to, const float* partials, int64_t stripes, const char* operation);
+
   /// Device memory for one operation, contents undefined, valid until the operation's end: `count` elements of T,
   /// 256-byte aligned. The pieces of an operation lie one behind the other.
   template <class T>
@@ -71,6 +83,14 @@ class GpuDevice final : public Device {
     return static_cast<T*>(scratch_bytes(count * static_cast<int64_t>(sizeof(T))));
   }
   void* scratch_bytes(int64_t bytes);
+  /// A table of what kernels are to work on, in scratch. The host's copy may go once this returns.
+  template <class Entry>
+  const Entry* upload_table(const std::vector<Entry>& table) {
+    Entry* there = scratch<Entry>(static_cast<int64_t>(table.size()));
+    check(cudaMemcpyAsync(there, table.data(), table.size() * sizeof(Entry), cudaMemcpyHostToDevice, stream_),
+          "uploading a table");
+    return there;
+  }
 
   /// Opened by every operation that takes scratch: gives it back at the end.
   struct Operation {
@@ -83,6 +103,8 @@ class GpuDevice final : public Device {
   void release_scratch(int64_t mark);
 
   cudaStream_t stream_ = nullptr;
+  unsigned long long* faults_ = nullptr;
+  int64_t fault_bounds_[fault_kinds] = {};
   std::unique_ptr<Product> product_;
   char* scratch_ = nullptr;
   int64_t scratch_size_ = 0, scratch_used_ = 0;

@@ -61,6 +61,65 @@ __device__ __forceinline__ void store_piece(T* to, const float (&x)[piece<T>]) {
   *reinterpret_cast<uint4*>(to) = make_uint4(word[0], word[1], word[2], word[3]);
 }
 
+/// The first `count` elements of a piece, 0 for the others: at once where the tensor's pieces are `aligned` and all of
+/// them are there, one by one otherwise.
+template <class T>
+__device__ __forceinline__ void load_part(float (&x)[piece<T>], const T* from, int64_t count, bool aligned) {
+  if (aligned && count >= piece<T>) {
+    load_piece<T>(x, from);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < piece<T>; ++i) x[i] = i < count ? to_float(from[i]) : 0.0f;
+}
+template <class T>
+__device__ __forceinline__ void store_part(T* to, const float (&x)[piece<T>], int64_t count, bool aligned) {
+  if (aligned && count >= piece<T>) {
+    store_piece<T>(to, x);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < piece<T>; ++i)
+    if (i < count) to[i] = from_float<T>(x[i]);
+}
+
+/// A row of any width at any address as aligned pieces: the first one begins at or before the row, the last one ends at
+/// or after it; what lies outside the row is neither read nor written.
+template <class T>
+struct RowPieces {
+  T* row;
+  int64_t width, count;
+  int lead;
+
+  __device__ __forceinline__ RowPieces(T* row, int64_t width) : row(row), width(width) {
+    lead = static_cast<int>(reinterpret_cast<uintptr_t>(row) % 16 / sizeof(T));
+    count = (width + lead + piece<T> - 1) / piece<T>;
+  }
+  /// The column of the first element of a piece, negative where the piece begins before the row.
+  __device__ __forceinline__ int64_t column(int64_t p) const { return p * piece<T> - lead; }
+  __device__ __forceinline__ bool whole(int64_t first) const { return first >= 0 && first + piece<T> <= width; }
+  __device__ __forceinline__ void load(float (&x)[piece<T>], int64_t p, float outside) const {
+    int64_t first = column(p);
+    if (whole(first)) {
+      load_piece<T>(x, row + first);
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i < piece<T>; ++i)
+      x[i] = first + i >= 0 && first + i < width ? to_float(row[first + i]) : outside;
+  }
+  __device__ __forceinline__ void store(int64_t p, const float (&x)[piece<T>]) const {
+    int64_t first = column(p);
+    if (whole(first)) {
+      store_piece<T>(row + first, x);
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i < piece<T>; ++i)
+      if (first + i >= 0 && first + i < width) row[first + i] = from_float<T>(x[i]);
+  }
+};
+
 /// The sum over a warp, in every lane; always the same tree.
 __device__ __forceinline__ float warp_sum(float x) {
 #pragma unroll
@@ -112,6 +171,43 @@ struct DropoutKey {
 inline DropoutKey dropout_key(const Dropout& d, const char* operation) {
   if (!(d.rate >= 0 && d.rate < 1)) fail("{}: a dropout rate of {} is not in [0, 1)", operation, d.rate);
   return {d.stream, d.threshold(), d.scale(), d.rate > 0};
+}
+
+/// The random words of elements [first, first + n), n a multiple of 4: one block for four of them.
+template <int n>
+__device__ __forceinline__ void random_words(uint32_t (&word)[n], const RandomStream& stream, uint64_t first) {
+  uint32_t all[n + 4];
+  int skip = static_cast<int>(first & 3);
+#pragma unroll
+  for (int b = 0; b <= n / 4; ++b) {
+    PhiloxBlock block{};
+    if (b < n / 4 || skip) block = stream.block((first >> 2) + b);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) all[4 * b + i] = block.word[i];
+  }
+#pragma unroll
+  for (int i = 0; i < n; ++i) {
+    uint32_t low = skip & 1 ? all[i + 1] : all[i], high = skip & 1 ? all[i + 3] : all[i + 2];
+    word[i] = skip & 2 ? high : low;
+  }
+}
+
+/// x times the dropout factors of elements [first, first + n).
+template <int n>
+__device__ __forceinline__ void drop(float (&x)[n], const DropoutKey& dropout, uint64_t first) {
+  uint32_t word[n];
+  random_words(word, dropout.stream, first);
+#pragma unroll
+  for (int i = 0; i < n; ++i) x[i] *= word[i] >= dropout.threshold ? dropout.scale : 0.0f;
+}
+
+/// x in bf16, rounded stochastically: the upper half of the random word is added to the lower half of x, which is then
+/// cut off.
+__device__ __forceinline__ bf16_t round_by_chance(float x, uint32_t random) {
+  uint32_t word = __float_as_uint(x);
+  bool special = (word & 0x7f800000u) == 0x7f800000u, is_nan = (word & 0x7fffffffu) > 0x7f800000u;
+  uint32_t moved = special ? word : word + (random >> 16);
+  return __ushort_as_bfloat16(static_cast<unsigned short>(moved >> 16 | (is_nan ? 0x40u : 0u)));
 }
 
 /// work(T{}) with the C++ type of an fp32 or bf16 tensor.
