@@ -12,7 +12,6 @@ void GpuDevice::layernorm_backward(const LayerNormBackward&) { fail("{}: layerno
 void GpuDevice::position_encoding(const PositionEncoding&) { fail("{}: position_encoding is missing", name()); }
 void GpuDevice::attention_forward(const AttentionForward&) { fail("{}: attention_forward is missing", name()); }
 void GpuDevice::attention_backward(const AttentionBackward&) { fail("{}: attention_backward is missing", name()); }
-void GpuDevice::attention_decode(const AttentionDecode&) { fail("{}: attention_decode is missing", name()); }
 void GpuDevice::ring_store(const RingStore&) { fail("{}: ring_store is missing", name()); }
 void GpuDevice::cross_entropy(const CrossEntropy&) { fail("{}: cross_entropy is missing", name()); }
 void GpuDevice::log_probability(const LogProbability&) { fail("{}: log_probability is missing", name()); }
