@@ -181,7 +181,7 @@ __device__ __forceinline__ float exponentials(float* scores, int count, float la
 
 /// Block (row * splits + split, head). Dense: the split's partial result. Top-k: its scores.
 template <int P, class T>
-__global__ void __launch_bounds__(split_threads) decode_split_kernel(Decode<T> a) {
+__global__ void __launch_bounds__(split_threads, 4) decode_split_kernel(Decode<T> a) {
   SIMT_SHARED(float, scores, [longest_split]);
   SIMT_SHARED(float, sums, [split_threads / 32 * most_columns]);
   SIMT_SHARED(float, warps, [split_threads / 32]);
