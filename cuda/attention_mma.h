@@ -11,7 +11,6 @@
 
 #include "cuda/attention.h"
 #include "cuda/gpu_device.h"
-#include "cuda/simt/ptx.h"
 
 namespace longhand::LONGHAND_GPU {
 
