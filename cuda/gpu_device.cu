@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "cuda/profiler.h"
 #include "src/device/devices.h"
 
 namespace longhand::LONGHAND_GPU {
@@ -98,6 +99,13 @@ void GpuDevice::download(void* to, const ConstTensor& from) {
 
 void GpuDevice::zero(const Tensor& tensor) {
   check(cudaMemsetAsync(tensor.data(), 0, tensor.bytes(), stream_), "clearing a tensor");
+}
+
+void GpuDevice::begin_range(const char* name) { profiler::begin_range(name); }
+void GpuDevice::end_range() { profiler::end_range(); }
+void GpuDevice::profile(bool on) {
+  synchronize();
+  profiler::record(on);
 }
 
 void GpuDevice::synchronize() {

@@ -35,6 +35,9 @@ class GpuDevice final : public Device {
   void copy(const Tensor& to, const ConstTensor& from) override;
   void zero(const Tensor& tensor) override;
   void synchronize() override;
+  void begin_range(const char* name) override;
+  void end_range() override;
+  void profile(bool on) override;
 
   void matmul(const Matmul&) override;
   void activation_backward(const ActivationBackward&) override;
@@ -62,6 +65,7 @@ class GpuDevice final : public Device {
   template <class... Parameters, class... Arguments>
   void launch(const Launch& how, void (*kernel)(Parameters...), Arguments&&... arguments) {
     if (how.grid.x == 0 || how.grid.y == 0 || how.grid.z == 0) return;
+    DeviceRange range(*this, how.operation);
     check(simt::launch(kernel, how.grid, how.block, how.shared, stream_, std::forward<Arguments>(arguments)...), how);
   }
   void check(cudaError_t status, const Launch& how) const;

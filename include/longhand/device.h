@@ -272,6 +272,11 @@ class Device {
   virtual void zero(const Tensor& tensor) = 0;                       // contiguous
   virtual void synchronize() {}
 
+  /// For profilers: a name for what follows until the matching end_range() (they nest), and whether to record.
+  virtual void begin_range(const char* /*name*/) {}
+  virtual void end_range() {}
+  virtual void profile(bool /*on*/) {}
+
   virtual void matmul(const Matmul&) = 0;
   virtual void activation_backward(const ActivationBackward&) = 0;
   virtual void bias_backward(const BiasBackward&) = 0;
@@ -292,6 +297,19 @@ class Device {
   virtual void add(const Add&) = 0;
   virtual void memory_roll(const MemoryRoll&) = 0;
   virtual void sample(const Sample&) = 0;
+};
+
+/// A range of a device for as long as it lives.
+class DeviceRange {
+ public:
+  DeviceRange(Device& device, const char* name) : device_(device) { device_.begin_range(name); }
+  DeviceRange(Device& device, const std::string& name) : DeviceRange(device, name.c_str()) {}
+  ~DeviceRange() { device_.end_range(); }
+  DeviceRange(const DeviceRange&) = delete;
+  DeviceRange& operator=(const DeviceRange&) = delete;
+
+ private:
+  Device& device_;
 };
 
 /// "cpu", "cuda" or "simt"; "auto" takes cuda where there is one. Fails with the devices that this build has.

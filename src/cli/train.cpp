@@ -45,6 +45,7 @@ struct Train {
     add("--keep", run.keep, "checkpoints that stay (default 2)", "N");
     add("--sample-every", run.sample_every, "steps between samples of the model's text (default: none)", "N");
     add("--sample-prompt", sample_prompt, "what the samples go on from (default: the start of a document)", "TEXT");
+    add("--profile-steps", run.profile_steps, "steps that a profiler records: one, or the first and the last", "N[-N]");
     add("--memory-gb", memory_gb, "memory that the run may take (default: the device's)", "NUMBER");
     flags.declare(command);
   }
