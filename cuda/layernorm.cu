@@ -86,7 +86,7 @@ __device__ __forceinline__ void keep_statistics(const Rows<T>& a, int64_t row, f
 }
 
 /// Blocks of at least 128 threads; a block has several rows where a row is a warp's.
-constexpr int block_of(int threads) { return threads < 128 ? 128 : threads; }
+__host__ __device__ constexpr int block_of(int threads) { return threads < 128 ? 128 : threads; }
 
 template <class T, int threads>
 __global__ void __launch_bounds__(block_of(threads)) layernorm_forward_kernel(Rows<T> a) {
