@@ -18,6 +18,8 @@ struct Launch {
   Shape of{};
 };
 
+struct Attention;  // cuda/attention.h
+
 class GpuDevice final : public Device {
  public:
   explicit GpuDevice(const DeviceOptions& options);
@@ -81,6 +83,24 @@ class GpuDevice final : public Device {
     int64_t mark;
   };
   void release_scratch(int64_t mark);
+
+  // Attention's two ways, and the steps that they share. Scratch of a step lives as long as the caller's Operation.
+  void attention_forward_general(const Attention& a);
+  void attention_forward_mma(const Attention& a);
+  void attention_backward_general(const Attention& a, const AttentionBackward& call);
+  void attention_backward_mma(const Attention& a, const AttentionBackward& call);
+  /// Fills `selected` with every tile's best pages.
+  void attention_choose_pages(const Attention& a);
+  /// Query tiles [first, first + count), numbered (lane * heads + head) * tiles + tile: from their scores, rows of
+  /// `keys` floats, 64 rows a tile, valid where the key is visible, to selected, lse and out.
+  void attention_select_keys(const Attention& a, const float* scores, int64_t first, int64_t count);
+  /// Segment terms (q_i + bias) . table[e], unscaled: float2 [lanes, heads, queries]; null when there are none.
+  float2* attention_segment_terms(const Attention& a);
+  /// sum of d_out . out of every query: [lanes, heads, queries].
+  float* attention_deltas(const Attention& a);
+  /// to [rows, heads, width] = (or +=) the sum over n, in order, of partials [count, given, heads, width]; rows of the
+  /// partials beyond the last add into it. An empty `to` is not wanted; [heads, width] is one row.
+  void attention_sum(const Tensor& to, const float* partials, int64_t count, int64_t given, bool add);
 
   cudaStream_t stream_ = nullptr;
   std::unique_ptr<Product> product_;
