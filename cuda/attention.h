@@ -100,6 +100,13 @@ struct Attention {
   __device__ uint32_t kept_by_dropout(int lane, int head, int query, int first, uint32_t wanted) const;
 };
 
+/// A score's place in the order in which keys and pages are chosen: of the floats, -0 being 0 and a NaN the largest.
+__device__ __forceinline__ uint32_t order_of(float score) {
+  if (score != score) return 0xffffffffu;
+  uint32_t bits = __float_as_uint(score + 0.0f);  // -0 + 0 is 0
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
 /// The lowest `count` bits, count clipped to [0, 32].
 __device__ __forceinline__ uint32_t low_bits(int count) {
   return count <= 0 ? 0u : count >= 32 ? 0xffffffffu : (1u << count) - 1u;

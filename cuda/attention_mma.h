@@ -37,10 +37,12 @@ struct Tile {
   /// Starts to copy 64 rows; row n is source(n), null for a row of zeros. `any` is a readable address.
   template <class Source>
   static __device__ __forceinline__ void load(bf16_t* tile, int used, const bf16_t* any, const Source& source) {
-#pragma unroll
+    int piece = threadIdx.x % pieces;
+    bool inside = piece * 8 < used;
+#pragma unroll 2
     for (int i = 0; i < 64 * pieces / mma_threads; ++i) {
-      int index = threadIdx.x + i * mma_threads, row = index / pieces, piece = index % pieces;
-      const bf16_t* from = piece * 8 < used ? source(row) : nullptr;
+      int row = threadIdx.x / pieces + i * (mma_threads / pieces);
+      const bf16_t* from = inside ? source(row) : nullptr;
       simt::cp_async_16_zfill(tile + at(row, piece), from ? from + piece * 8 : any, from ? 16 : 0);
     }
   }
@@ -78,6 +80,14 @@ struct Tile {
 template <int width>
 using Fragments = uint32_t[width / 16][4];  // 16 rows as the left operand
 
+template <int width>
+__device__ __forceinline__ void store_fragments(bf16_t* tile, const Fragments<width>& f, const Place& p) {
+#pragma unroll
+  for (int step = 0; step < width / 16; ++step)
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      *reinterpret_cast<uint32_t*>(tile + Tile<width>::at(p.row(i % 2), 2 * step + i / 2) + 2 * p.t) = f[step][i];
+}
 template <int width>
 __device__ __forceinline__ void left_fragments(Fragments<width>& f, const bf16_t* tile, const Place& p) {
 #pragma unroll
@@ -160,28 +170,31 @@ __device__ __forceinline__ void row_fragments(Fragments<width>& f, const Attenti
     }
 }
 
-/// A warp's buffer of 16 x 64 floats between the coordinates (query, distance) and (query, key). A value of query a
-/// (of the block's 64) at place x on one axis belongs to place (a - x) mod 64 on the other; those with x > a lie in one
-/// tile of the other axis, the rest in the tile beside it.
+/// A warp's buffer of 16 x 64 values between the coordinates (query, distance) and (query, key). A value of query a (of
+/// the block's 64) at place x on one axis belongs to place (a - x) mod 64 on the other; those with x > a lie in one tile
+/// of the other axis, the rest in the tile beside it. Floats are read back as accumulators, bf16 as a left operand.
+template <class T>
 struct Skew {
-  float* buffer;
+  T* buffer;
 
-  static constexpr int floats = 16 * 64;
-  /// The place of a row and column; pairs of columns stay together.
+  static constexpr int elements = 16 * 64;
+  /// The place of a row and column; the groups of eight columns of a row are permuted against conflicts of banks.
   static __device__ __forceinline__ int at(int row, int column) {
-    return row * 64 + (column ^ ((row & 3) ^ (row >> 2 & 1)) * 8);
+    return row * 64 + (column ^ permutation(row) * 8);
+  }
+  static __device__ __forceinline__ int permutation(int row) {
+    return sizeof(T) == 4 ? (row & 3) ^ (row >> 2 & 1) : row & 7;
   }
 
   /// Writes the values of one side of the diagonal, x > a or x <= a.
   __device__ __forceinline__ void write(const float (&x)[8][4], bool above, const Place& p) const {
 #pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      if (above ? 8 * j + 7 <= 16 * p.warp : 8 * j > 16 * p.warp + 15) continue;
+    for (int i = 0; i < 4; ++i) {
+      int row = p.g + i / 2 * 8, place = 16 * p.warp + row - 2 * p.t - i % 2;  // of column 0 of eight
+      T* to = buffer + row * 64 + (place & 7);
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        int row = p.g + i / 2 * 8, a = 16 * p.warp + row, column = 8 * j + 2 * p.t + i % 2;
-        if ((column > a) == above) buffer[at(row, (a - column) & 63)] = x[j][i];
-      }
+      for (int j = 0; j < 8; ++j)
+        if ((j > place >> 3) == above) to[((place >> 3) - j & 7 ^ permutation(row)) * 8] = from_float<T>(x[j][i]);
     }
   }
   __device__ __forceinline__ void read(float (&x)[8][4], const Place& p) const {
@@ -193,13 +206,17 @@ struct Skew {
         x[j][2 * half] = pair.x, x[j][2 * half + 1] = pair.y;
       }
   }
+  __device__ __forceinline__ void left(uint32_t (&a)[4][4], const Place& p) const {
+#pragma unroll
+    for (int step = 0; step < 4; ++step) Tile<64>::left(a[step], buffer, 0, step, p.lane);
+  }
 };
 
 /// The products of the warp's 16 rows with those 80 rows of a window of 128 (two tiles, `low` and `high`) that meet
 /// them on the skew: x [16, 64] with x[a, c] = left[a] . window[a + 64 - c].
 template <int width>
 __device__ __forceinline__ void multiply_band(float (&x)[8][4], const Fragments<width>& left, const bf16_t* low,
-                                              const bf16_t* high, const Skew& skew, const Place& p) {
+                                              const bf16_t* high, const Skew<float>& skew, const Place& p) {
 #pragma unroll 1
   for (int m = 0; m < 5; ++m) {
     int first = 16 * (p.warp + m);
@@ -217,7 +234,7 @@ __device__ __forceinline__ void multiply_band(float (&x)[8][4], const Fragments<
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         int row = p.g + i / 2 * 8, c = row + 64 - 16 * m - 8 * n - 2 * p.t - i % 2;
-        if (c >= 0 && c < 64) skew.buffer[Skew::at(row, c)] = sum[n][i];
+        if (c >= 0 && c < 64) skew.buffer[Skew<float>::at(row, c)] = sum[n][i];
       }
   }
   __syncwarp();

@@ -2,21 +2,19 @@
 //
 //   a_ij = ((q_i + u) . k_j + (q_i + v) . r[i + M - j] + segment_ij) / sqrt(width);   out = dropout(softmax(a)) value
 //
-// A block takes 64 queries of one lane and head and walks over the key tiles that they see, its q + u and q + v in
-// registers as left operands, the softmax online. The position term: with a key tile comes one new 64 x 64 block of
+// A block takes 64 queries of one lane and head and walks over the key tiles that they see, its q + u in
+// registers and its q + v in shared memory as left operands, the softmax online. The position term: with a key tile comes one new 64 x 64 block of
 // products of q + v with 64 distances. Its values above the diagonal complete this tile's scores, the rest belong to the
 // next tile (Skew); so the term costs 2 units of width a pair, as q k^T and P V do.
 // k and r of the next tile are copied while softmax and P V run, value while the scores are computed (cp.async).
 //
 // Operations: 6 width a visible pair (in whole tiles). Bytes: q and out once; k, value and r once for each tile of
 // queries, mostly out of the L2 cache; nothing of size queries x keys. Limit: mma and the shared memory that feeds it,
-// 48 ldmatrix.x4 and 96 mma a warp and tile at width 64. Shared memory: 3 tiles + 16 KB: 28, 40, 64 KB for widths of
+// 52 ldmatrix.x4 and 96 mma a warp and tile at width 64. Shared memory: 4 tiles + 16 KB: 32, 48, 80 KB for widths of
 // 32, 64, 128, so 3 blocks an SM on sm_80 at 64 and 2 at 128.
 //
 // Top-k by keys needs the scores before the softmax: the same kernel then writes them to scratch, a bounded number of
 // tiles of queries at a time, and attention_select_keys goes on from there.
-#include <algorithm>
-
 #include "cuda/attention_mma.h"
 
 namespace longhand::LONGHAND_GPU {
@@ -99,13 +97,13 @@ __device__ __forceinline__ void write_scores(const float (&x)[8][4], float* rows
 /// Block n takes query tile `first_tile` + n, numbered (lane * heads + head) * tiles + tile; the tiles of a head that see
 /// most come first. With `scores` the tile's scores go there instead.
 template <int width, bool scores_wanted>
-__global__ void __launch_bounds__(mma_threads, width == 128 ? 2 : 3)
+__global__ void __launch_bounds__(mma_threads, 2)
     forward_kernel(const Attention a, const float2* segment_terms, float* scores, int64_t first_tile) {
   SIMT_DYN_SHARED(bf16_t, shared);
   bf16_t *const k_tile = shared, *const r_tile = k_tile + Tile<width>::elements;
-  bf16_t* const value_tile = r_tile + Tile<width>::elements;
+  bf16_t *const value_tile = r_tile + Tile<width>::elements, *const position = value_tile + Tile<width>::elements;
   Place p;
-  Skew skew{reinterpret_cast<float*>(value_tile + Tile<width>::elements) + p.warp * Skew::floats};
+  Skew<float> skew{reinterpret_cast<float*>(position + Tile<width>::elements) + p.warp * Skew<float>::elements};
 
   int64_t number = first_tile + blockIdx.x, pair = number / a.tiles();
   int tile = static_cast<int>(number % a.tiles()), lane = static_cast<int>(pair / a.heads);
@@ -122,9 +120,11 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 2 : 3)
     Tile<width>::load_distances(r_tile, a, first_query + a.memory - (64 * n - shift) - 64, head);
   };
 
-  Fragments<width> content, position;
+  Fragments<width> content;
+  row_fragments<width>(content, a, a.q, first_query, lane, head, a.v.row<const bf16_t>(0, 0, head), p);
+  store_fragments<width>(position, content, p);
   row_fragments<width>(content, a, a.q, first_query, lane, head, a.u.row<const bf16_t>(0, 0, head), p);
-  row_fragments<width>(position, a, a.q, first_query, lane, head, a.v.row<const bf16_t>(0, 0, head), p);
+  __syncwarp();
   float2 segment[2] = {};
   for (int half = 0; half < 2 && a.segments(); ++half)
     if (first_query + p.row(half) < a.queries)
@@ -190,7 +190,7 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 2 : 3)
 }
 
 template <int width>
-constexpr size_t forward_shared = 3 * Tile<width>::bytes + 4 * Skew::floats * 4;
+constexpr size_t forward_shared = 4 * Tile<width>::bytes + 4 * Skew<float>::elements * 4;
 
 }  // namespace
 

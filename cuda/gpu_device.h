@@ -19,7 +19,8 @@ struct Launch {
   Shape of{};
 };
 
-struct Attention;  // cuda/attention.h
+struct Attention;    // cuda/attention.h
+struct MmaBackward;  // cuda/attention_mma_backward.h
 
 class GpuDevice final : public Device {
  public:
@@ -113,6 +114,9 @@ class GpuDevice final : public Device {
   void attention_forward_mma(const Attention& a);
   void attention_backward_general(const Attention& a, const AttentionBackward& call);
   void attention_backward_mma(const Attention& a, const AttentionBackward& call);
+  void attention_backward_mma_keys(const MmaBackward& b, const AttentionBackward& call);
+  void attention_backward_mma_queries(const MmaBackward& b, const AttentionBackward& call);
+  void attention_backward_mma_distances(const MmaBackward& b, const AttentionBackward& call);
   /// Fills `selected` with every tile's best pages.
   void attention_choose_pages(const Attention& a);
   /// Query tiles [first, first + count), numbered (lane * heads + head) * tiles + tile: from their scores, rows of
