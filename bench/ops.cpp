@@ -101,7 +101,7 @@ int run(const Options& options) {
   DeviceOptions device_options;
   device_options.threads = options.threads;
   auto device = make_device(options.device, device_options);
-  Ceilings ceilings = cached_ceilings(device->threads());
+  Ceilings ceilings = device->ceilings();
   if (!options.json) {
     fmt::print("{}, {} threads: fp32 {:.1f} GFLOP/s, bf16 {:.1f} GFLOP/s, read {:.1f} GB/s\n", ceilings.processor,
                ceilings.threads, ceilings.fma_fp32 * 1e-9, ceilings.dot_bf16 * 1e-9, ceilings.read_bytes * 1e-9);

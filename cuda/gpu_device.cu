@@ -88,6 +88,17 @@ int64_t GpuDevice::memory_bytes() const {
   return static_cast<int64_t>(total);
 }
 
+std::string GpuDevice::card_name() const {
+#if SIMT_HOST
+  return "the host";
+#else
+  cudaDeviceProp properties;
+  check(cudaGetDeviceProperties(&properties, 0), "asking for the card's name");
+  return fmt::format("{} (sm_{}{}, {} multiprocessors)", properties.name, properties.major, properties.minor,
+                     properties.multiProcessorCount);
+#endif
+}
+
 void GpuDevice::upload(const Tensor& to, const void* from) {
   check(cudaMemcpyAsync(to.data(), from, to.bytes(), cudaMemcpyHostToDevice, stream_), "an upload");
 }

@@ -36,6 +36,7 @@ class GpuDevice final : public Device {
   void copy(const Tensor& to, const ConstTensor& from) override;
   void zero(const Tensor& tensor) override;
   void synchronize() override;
+  Ceilings ceilings() override;
   void begin_range(const char* name) override;
   void end_range() override;
   void profile(bool on) override;
@@ -90,6 +91,7 @@ class GpuDevice final : public Device {
     return static_cast<T*>(scratch_bytes(count * static_cast<int64_t>(sizeof(T))));
   }
   void* scratch_bytes(int64_t bytes);
+  std::string card_name() const;
   /// A table of what kernels are to work on, in scratch. The host's copy may go once this returns.
   template <class Entry>
   const Entry* upload_table(const std::vector<Entry>& table) {

@@ -15,6 +15,7 @@
 #include <string>
 #include <string_view>
 
+#include "longhand/ceilings.h"
 #include "longhand/random.h"
 #include "longhand/tensor.h"
 
@@ -271,6 +272,9 @@ class Device {
   virtual void copy(const Tensor& to, const ConstTensor& from) = 0;  // same type and shape, strides free
   virtual void zero(const Tensor& tensor) = 0;                       // contiguous
   virtual void synchronize() {}
+
+  /// What this device can do at most, measured (on the cpu once a machine, see ceilings.h).
+  virtual Ceilings ceilings() = 0;
 
   /// For profilers: a name for what follows until the matching end_range() (they nest), and whether to record.
   virtual void begin_range(const char* /*name*/) {}

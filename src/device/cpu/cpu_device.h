@@ -23,6 +23,7 @@ class CpuDevice final : public Device {
   void download(void* to, const ConstTensor& from) override;
   void copy(const Tensor& to, const ConstTensor& from) override;
   void zero(const Tensor& tensor) override;
+  Ceilings ceilings() override { return cached_ceilings(pool_.size()); }
 
   void matmul(const Matmul&) override;
   void activation_backward(const ActivationBackward&) override;
