@@ -8,7 +8,7 @@ OPTIMIZE ?= -O2 -g1
 SANITIZE ?=
 CXXFLAGS ?=
 # Operations are filled with designated initialisers that leave out what is not wanted: no warning for those.
-FLAGS := -std=c++20 -Iinclude -I. -Wall -Wextra -Wno-missing-field-initializers -pthread -ffp-contract=off -MMD -MP \
+FLAGS := -std=c++20 -Iinclude -I. $(if $(wildcard staged),-isystem staged/include) -Wall -Wextra -Wno-missing-field-initializers -pthread -ffp-contract=off -MMD -MP \
          $(OPTIMIZE) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer) $(CXXFLAGS)
 LINK  := -pthread $(if $(SANITIZE),-fsanitize=$(SANITIZE))
 

@@ -1,9 +1,9 @@
 // What the card can do at most, measured: the denominators of "% of the speed of light".
 //
-// Multiply-adds: every thread runs independent chains of one instruction, enough of them to hide its latency; fp32 FMA on
-// the ordinary cores, mma.sync m16n8k16 in bf16 on the tensor cores (on cards with wgmma that is less than the data sheet's
-// peak, and the most that these kernels can reach). Reading: every thread adds 16-byte words of a stretch far larger than
-// the L2 cache, four loads in flight.
+// Multiply-adds: every thread runs independent chains of one instruction, enough of them to hide its latency; fp32 FMA
+// on the ordinary cores, mma.sync m16n8k16 in bf16 on the tensor cores (on cards with wgmma that is less than the data
+// sheet's peak, and the most that these kernels can reach). Reading: every thread adds 16-byte words of a stretch far
+// larger than the L2 cache, four loads in flight.
 #include <algorithm>
 #include <chrono>
 #include <vector>

@@ -2,9 +2,9 @@
 //
 //   out = dropout(activation(a' b' + bias))
 //
-// The product and its bias are Product's (cuBLASLt on a card). The activation is a kernel of its own, because cuBLASLt's
-// GELU is the tanh form: one thread takes four neighbours of a row, one block of random numbers. It reads and writes each
-// element once, rows·n·(2 + 2) bytes in bf16; limit: memory bandwidth.
+// The product and its bias are Product's (cuBLASLt on a card). The activation is a kernel of its own, because
+// cuBLASLt's GELU is the tanh form: one thread takes four neighbours of a row, one block of random numbers. It reads
+// and writes each element once, rows·n·(2 + 2) bytes in bf16; limit: memory bandwidth.
 #include "cuda/activation.h"
 #include "cuda/gpu_device.h"
 #include "cuda/numeric.h"
@@ -43,7 +43,8 @@ struct MatrixShape {
     bool joined = columns <= 1 || t.stride(last) == 1;
     for (int axis = 0; axis < last; ++axis) {
       rows *= t.size(axis);
-      if (axis + 1 < last) joined = joined && (t.size(axis) <= 1 || t.stride(axis) == t.stride(axis + 1) * t.size(axis + 1));
+      if (axis + 1 < last)
+        joined = joined && (t.size(axis) <= 1 || t.stride(axis) == t.stride(axis + 1) * t.size(axis + 1));
     }
     if (!joined && rows * columns > 0)
       fail("matmul: {} {} has strides that are not those of rows", name, t.shape().text());
@@ -68,8 +69,13 @@ void check_matmul(const Matmul& a) {
 void GpuDevice::matmul(const Matmul& a) {
   check_matmul(a);
   Operation operation(*this);
-  Matmul product{.out = a.pre_activation ? a.pre_activation : a.out, .a = a.a, .b = a.b, .bias = a.bias,
-                 .transpose_a = a.transpose_a, .transpose_b = a.transpose_b, .accumulate = a.accumulate};
+  Matmul product{.out = a.pre_activation ? a.pre_activation : a.out,
+                 .a = a.a,
+                 .b = a.b,
+                 .bias = a.bias,
+                 .transpose_a = a.transpose_a,
+                 .transpose_b = a.transpose_b,
+                 .accumulate = a.accumulate};
   // Operands of different types meet in fp32.
   auto widen = [&](ConstTensor& t) {
     if (t.type() == Dtype::fp32) return;
@@ -77,8 +83,8 @@ void GpuDevice::matmul(const Matmul& a) {
     MatrixShape from(t, "operand");
     Rows rows{from.rows, from.columns, from.columns, from.stride};
     launch({"matmul", dim3(ceil_div(from.rows * ((from.columns + 3) / 4), 256)), dim3(256), 0, t.shape()},
-           activation_kernel<float, bf16_t>, wide.as<float>(), static_cast<const bf16_t*>(t.data()), rows, Activation::none,
-           DropoutKey{});
+           activation_kernel<float, bf16_t>, wide.as<float>(), static_cast<const bf16_t*>(t.data()), rows,
+           Activation::none, DropoutKey{});
     t = wide;
   };
   if (a.a.type() != a.b.type()) widen(product.a), widen(product.b);
@@ -96,8 +102,8 @@ void GpuDevice::matmul(const Matmul& a) {
       using Out = decltype(out_zero);
       using In = decltype(in_zero);
       launch({"matmul", dim3(ceil_div(rows.rows * ((rows.columns + 3) / 4), 256)), dim3(256), 0, a.out.shape()},
-             activation_kernel<Out, In>, static_cast<Out*>(a.out.data()), static_cast<const In*>(product.out.data()), rows,
-             a.activation, dropout);
+             activation_kernel<Out, In>, static_cast<Out*>(a.out.data()), static_cast<const In*>(product.out.data()),
+             rows, a.activation, dropout);
     });
   });
 }

@@ -8,7 +8,7 @@ CUDA       ?=
 NVCC_KNOWN = $(shell $(NVCC) --list-gpu-arch 2>/dev/null)
 NVCC_ARCHS = $(foreach a,$(CUDA_ARCHS),$(if $(filter compute_$(a),$(NVCC_KNOWN)),-gencode arch=compute_$(a)$(comma)code=sm_$(a)))
 # fmt takes nvcc for a compiler without constexpr functions.
-NVCC_FLAGS = -std=c++20 -O3 -lineinfo -Iinclude -I. -DLONGHAND_GPU=cuda_device -DFMT_USE_CONSTEXPR=1 -MMD -MP -Xcompiler -Wall
+NVCC_FLAGS = -std=c++20 -O3 -lineinfo -Iinclude -I. $(if $(wildcard staged),-isystem staged/include) -DLONGHAND_GPU=cuda_device -DFMT_USE_CONSTEXPR=1 -MMD -MP -Xcompiler -Wall
 
 NVCC_SRC := $(GPU_SRC) cuda/product_cublaslt.cu
 NVCC_OBJ := $(NVCC_SRC:%.cu=$(BUILD)/obj/cuda/%.o)
