@@ -53,9 +53,12 @@ __device__ __forceinline__ RowSoftmax row_softmax(const RowPieces<T>& row, int32
                                                   float* shared) {
   float at_target = to_float(row.row[target]), plain = 0;
   Running running{at_target};
+  float x[piece<T>], next[piece<T>];
+  if (threadIdx.x < row.count) row.load(next, threadIdx.x, -INFINITY);
   for (int64_t p = threadIdx.x; p < row.count; p += row_threads) {
-    float x[piece<T>];
-    row.load(x, p, -INFINITY);
+#pragma unroll
+    for (int i = 0; i < piece<T>; ++i) x[i] = next[i];
+    if (p + row_threads < row.count) row.load(next, p + row_threads, -INFINITY);  // on its way meanwhile
     int64_t first = row.column(p);
     if (with_sum) {
 #pragma unroll
@@ -124,9 +127,12 @@ __global__ void __launch_bounds__(row_threads, 2)
   }
   if (threadIdx.x == 0) loss[blockIdx.x] = g.loss;
   if (!a.gradient) return;
+  float x[piece<T>], next[piece<T>];
+  if (threadIdx.x < row.count) row.load(next, threadIdx.x, 0);
   for (int64_t p = threadIdx.x; p < row.count; p += row_threads) {
-    float x[piece<T>];
-    if (counts) row.load(x, p, 0);
+#pragma unroll
+    for (int i = 0; i < piece<T>; ++i) x[i] = next[i];
+    if (p + row_threads < row.count) row.load(next, p + row_threads, 0);
     int64_t first = row.column(p);
 #pragma unroll
     for (int i = 0; i < piece<T>; ++i) {

@@ -76,10 +76,13 @@ __global__ void __launch_bounds__(256) add_kernel(T* out, const T* a, const T* b
   store_part(out + first, x, n - first, aligned);
 }
 
+/// Strides of k or value, and of their ring.
+struct RingStrides {
+  int64_t row, head, sequence, slot, ring_head;
+};
 struct RingRows {
   int64_t n, heads, width, sequences, slots;
-  int64_t row_stride[2], head_stride[2];                            // of k and value
-  int64_t sequence_stride[2], slot_stride[2], ring_head_stride[2];  // of keys and values
+  RingStrides keys, values;
   bool aligned;
 };
 
@@ -91,16 +94,17 @@ __global__ void __launch_bounds__(256)
   int64_t pieces = (shape.width + piece<T> - 1) / piece<T>;
   int64_t index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (index >= shape.n * shape.heads * pieces) return;
-  int which = blockIdx.y;
+  bool second = blockIdx.y == 1;
+  const RingStrides stride = second ? shape.values : shape.keys;
   int64_t column = index % pieces * piece<T>, head = index / pieces % shape.heads, row = index / pieces / shape.heads;
   int64_t at = position[row], to_sequence = sequence[row];
   if (at < 0 || to_sequence < 0 || to_sequence >= shape.sequences) {
     report_fault(fault, row, sequence[row]);
     return;
   }
-  const T* from = (which ? value : k) + row * shape.row_stride[which] + head * shape.head_stride[which] + column;
-  T* to = (which ? values : keys) + to_sequence * shape.sequence_stride[which] +
-          at % shape.slots * shape.slot_stride[which] + head * shape.ring_head_stride[which] + column;
+  const T* from = (second ? value : k) + row * stride.row + head * stride.head + column;
+  T* to = (second ? values : keys) + to_sequence * stride.sequence + at % shape.slots * stride.slot +
+          head * stride.ring_head + column;
   if (shape.aligned && column + piece<T> <= shape.width) {
     *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(from);
     return;
@@ -204,16 +208,14 @@ void GpuDevice::ring_store(const RingStore& a) {
   if (a.k.elements() == 0) return;
   int64_t in_piece = 16 / dtype_bytes(a.k.type());
   rows.aligned = true;
-  for (int which = 0; which < 2; ++which) {
-    const ConstTensor from = which ? a.value : a.k;
-    const Tensor& to = which ? a.values : a.keys;
-    rows.row_stride[which] = from.stride(0), rows.head_stride[which] = from.stride(1);
-    rows.sequence_stride[which] = to.stride(0), rows.slot_stride[which] = to.stride(1);
-    rows.ring_head_stride[which] = to.stride(2);
-    for (int64_t stride : {from.stride(0), from.stride(1), to.stride(0), to.stride(1), to.stride(2)})
+  auto strides = [&](const ConstTensor& from, const Tensor& to) {
+    RingStrides s{from.stride(0), from.stride(1), to.stride(0), to.stride(1), to.stride(2)};
+    for (int64_t stride : {s.row, s.head, s.sequence, s.slot, s.ring_head})
       rows.aligned = rows.aligned && stride % in_piece == 0;
     rows.aligned = rows.aligned && aligned16(from.data()) && aligned16(to.data());
-  }
+    return s;
+  };
+  rows.keys = strides(a.k, a.keys), rows.values = strides(a.value, a.values);
   for_type(a.k.type(), [&](auto zero) {
     using T = decltype(zero);
     int64_t pieces = rows.n * rows.heads * ((rows.width + piece<T> - 1) / piece<T>);

@@ -57,9 +57,9 @@ struct FloatArray {
       load_piece<float>(x, wide);
     }
   }
-  /// bf16 is rounded stochastically where `random` is given, to nearest otherwise.
-  __device__ __forceinline__ void store(const float (&x)[quad], const uint32_t* random, int64_t at, int64_t count,
-                                        bool aligned) const {
+  /// bf16 is rounded to nearest or stochastically.
+  __device__ __forceinline__ void store(const float (&x)[quad], bool by_chance, const uint32_t (&random)[quad],
+                                        int64_t at, int64_t count, bool aligned) const {
     float* wide = static_cast<float*>(data) + at;
     bf16_t* narrow = static_cast<bf16_t*>(data) + at;
     if (!is_bf16) {
@@ -69,7 +69,7 @@ struct FloatArray {
     uint32_t half[quad];
 #pragma unroll
     for (int i = 0; i < quad; ++i)
-      half[i] = __bfloat16_as_ushort(random ? round_by_chance(x[i], random[i]) : from_float<bf16_t>(x[i]));
+      half[i] = __bfloat16_as_ushort(by_chance ? round_by_chance(x[i], random[i]) : from_float<bf16_t>(x[i]));
     if (aligned && count >= quad) {
       *reinterpret_cast<uint2*>(narrow) = uint2{half[0] | half[1] << 16, half[2] | half[3] << 16};
       return;
@@ -96,7 +96,6 @@ struct Settings {
 
 __global__ void __launch_bounds__(block_threads) adamw_kernel(const Parameter* table, int count, Settings a) {
   const Parameter p = entry_of(table, count, blockIdx.x);
-  const FloatArray master{p.master, false};
   const bool weight_by_chance = p.weight.is_bf16 && !p.master, by_chance = weight_by_chance || p.m.is_bf16;
   a.rounding.layer = p.index;
   int64_t first = (blockIdx.x - p.first_chunk) * adamw_chunk,
@@ -107,7 +106,10 @@ __global__ void __launch_bounds__(block_threads) adamw_kernel(const Parameter* t
     p.gradient.load(g, at, left, p.aligned);
     p.m.load(m, at, left, p.aligned);
     p.v.load(v, at, left, p.aligned);
-    (p.master ? master : p.weight).load(w, at, left, p.aligned);
+    if (p.master)
+      load_part(w, p.master + at, left, p.aligned);
+    else
+      p.weight.load(w, at, left, p.aligned);
     uint32_t random[3][quad] = {};
 #pragma unroll
     for (int i = 0; i < quad; ++i) {
@@ -120,10 +122,10 @@ __global__ void __launch_bounds__(block_threads) adamw_kernel(const Parameter* t
       PhiloxBlock block = a.rounding.block(at + i);
       random[0][i] = block.word[0], random[1][i] = block.word[1], random[2][i] = block.word[2];
     }
-    if (p.master) master.store(w, nullptr, at, left, p.aligned);
-    p.weight.store(w, weight_by_chance ? random[0] : nullptr, at, left, p.aligned);
-    p.m.store(m, random[1], at, left, p.aligned);
-    p.v.store(v, random[2], at, left, p.aligned);
+    if (p.master) store_part(p.master + at, w, left, p.aligned);
+    p.weight.store(w, weight_by_chance, random[0], at, left, p.aligned);
+    p.m.store(m, true, random[1], at, left, p.aligned);
+    p.v.store(v, true, random[2], at, left, p.aligned);
   }
 }
 
