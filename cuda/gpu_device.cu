@@ -48,6 +48,7 @@ GpuDevice::GpuDevice(const DeviceOptions& options) {
 
 GpuDevice::~GpuDevice() {
   cudaStreamSynchronize(stream_);
+  forget_recordings();
   product_.reset();
   for (char* memory : outgrown_) cudaFree(memory);
   cudaFree(scratch_);

@@ -2,6 +2,7 @@
 // threads of cuda/simt, into the `simt` device. One family of operations a file: device functions, kernels, launcher.
 #pragma once
 
+#include <map>
 #include <vector>
 
 #include "cuda/fault.h"
@@ -19,6 +20,7 @@ struct Launch {
   Shape of{};
 };
 
+struct Recording;    // cuda/graphs.cu
 struct Attention;    // cuda/attention.h
 struct MmaBackward;  // cuda/attention_mma_backward.h
 
@@ -37,6 +39,7 @@ class GpuDevice final : public Device {
   void zero(const Tensor& tensor) override;
   void synchronize() override;
   Ceilings ceilings() override;
+  void repeat(uint64_t key, const std::function<void()>& work) override;
   void begin_range(const char* name) override;
   void end_range() override;
   void profile(bool on) override;
@@ -73,8 +76,8 @@ class GpuDevice final : public Device {
   void check(cudaError_t status, const Launch& how) const;
   void check(cudaError_t status, const char* what) const;
 
-  /// Where a kernel leaves the first row whose data are at fault, for report_fault() (cuda/fault.h). `bound` is what the
-  /// message names: the vocabulary or the number of sequences. The host sees it when it next waits for the device.
+  /// Where a kernel leaves the first row whose data are at fault, for report_fault() (cuda/fault.h). `bound` is what
+  /// the message names: the vocabulary or the number of sequences. The host sees it when it next waits for the device.
   unsigned long long* fault(Fault kind, int64_t bound) {
     fault_bounds_[static_cast<int>(kind)] = bound;
     return faults_ + static_cast<int>(kind);
@@ -92,6 +95,7 @@ class GpuDevice final : public Device {
   }
   void* scratch_bytes(int64_t bytes);
   std::string card_name() const;
+  void forget_recordings();
   /// A table of what kernels are to work on, in scratch. The host's copy may go once this returns.
   template <class Entry>
   const Entry* upload_table(const std::vector<Entry>& table) {
@@ -136,6 +140,7 @@ class GpuDevice final : public Device {
   unsigned long long* faults_ = nullptr;
   int64_t fault_bounds_[fault_kinds] = {};
   std::unique_ptr<Product> product_;
+  std::map<uint64_t, std::shared_ptr<Recording>> recordings_;
   char* scratch_ = nullptr;
   int64_t scratch_size_ = 0, scratch_used_ = 0;
   std::vector<char*> outgrown_;  // smaller scratch that running kernels may still use

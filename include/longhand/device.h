@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -275,6 +276,10 @@ class Device {
 
   /// What this device can do at most, measured (on the cpu once a machine, see ceilings.h).
   virtual Ceilings ceilings() = 0;
+
+  /// Runs `work`, a stretch of operations whose arguments are the same whenever `key` is: a device may record it and
+  /// replay it as a whole. Transfers to and from the host, allocations and what the host draws stay outside.
+  virtual void repeat(uint64_t /*key*/, const std::function<void()>& work) { work(); }
 
   /// For profilers: a name for what follows until the matching end_range() (they nest), and whether to record.
   virtual void begin_range(const char* /*name*/) {}
