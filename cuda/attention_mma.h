@@ -31,7 +31,7 @@ struct Tile {
   static constexpr int period = pieces % 8 == 0 ? 8 : pieces % 4 == 0 ? 4 : 2;
 
   static __device__ __forceinline__ int at(int row, int piece) {
-    return row * width + (piece ^ row / (8 / period) % period) * 8;
+    return row * width + (piece ^ (row / (8 / period) % period)) * 8;
   }
 
   /// Starts to copy 64 rows; row n is source(n), null for a row of zeros. `any` is a readable address.
@@ -58,9 +58,8 @@ struct Tile {
   /// Rows of R for the distances [first, first + 64); those that no pair has repeat the nearest.
   static __device__ __forceinline__ void load_distances(bf16_t* tile, const Attention& a, int first, int head) {
     const bf16_t* origin = a.r.row<const bf16_t>(0, 0, head);
-    load(tile, a.width, origin, [&](int row) {
-      return origin + a.r_row(first + row > 0 ? first + row : 0) * a.r.position_stride;
-    });
+    load(tile, a.width, origin,
+         [&](int row) { return origin + a.r_row(first + row > 0 ? first + row : 0) * a.r.position_stride; });
   }
 
   /// Rows [row, row + 16) as the left operand, columns [16 step, 16 step + 16).
@@ -171,20 +170,16 @@ __device__ __forceinline__ void row_fragments(Fragments<width>& f, const Attenti
 }
 
 /// A warp's buffer of 16 x 64 values between the coordinates (query, distance) and (query, key). A value of query a (of
-/// the block's 64) at place x on one axis belongs to place (a - x) mod 64 on the other; those with x > a lie in one tile
-/// of the other axis, the rest in the tile beside it. Floats are read back as accumulators, bf16 as a left operand.
+/// the block's 64) at place x on one axis belongs to place (a - x) mod 64 on the other; those with x > a lie in one
+/// tile of the other axis, the rest in the tile beside it. Floats are read back as accumulators, bf16 as a left
+/// operand.
 template <class T>
 struct Skew {
   T* buffer;
 
   static constexpr int elements = 16 * 64;
   /// The place of a row and column; the groups of eight columns of a row are permuted against conflicts of banks.
-  static __device__ __forceinline__ int at(int row, int column) {
-    return row * 64 + (column ^ permutation(row) * 8);
-  }
-  static __device__ __forceinline__ int permutation(int row) {
-    return sizeof(T) == 4 ? (row & 3) ^ (row >> 2 & 1) : row & 7;
-  }
+  static __device__ __forceinline__ int at(int row, int column) { return row * 64 + (column ^ (row % 8 * 8)); }
 
   /// Writes the values of one side of the diagonal, x > a or x <= a.
   __device__ __forceinline__ void write(const float (&x)[8][4], bool above, const Place& p) const {
@@ -194,7 +189,7 @@ struct Skew {
       T* to = buffer + row * 64 + (place & 7);
 #pragma unroll
       for (int j = 0; j < 8; ++j)
-        if ((j > place >> 3) == above) to[((place >> 3) - j & 7 ^ permutation(row)) * 8] = from_float<T>(x[j][i]);
+        if ((j > place >> 3) == above) to[((((place >> 3) - j) & 7) ^ p.g) * 8] = from_float<T>(x[j][i]);
     }
   }
   __device__ __forceinline__ void read(float (&x)[8][4], const Place& p) const {
@@ -248,7 +243,7 @@ template <bool reversed>
 struct PlaceBits {
   uint32_t word[2][2];
 
-  __device__ __forceinline__ void spread(uint32_t own, const Place& p) {
+  __device__ __forceinline__ PlaceBits(uint32_t own, const Place& p) {
 #pragma unroll
     for (int half = 0; half < 2; ++half)
 #pragma unroll
@@ -264,19 +259,42 @@ struct PlaceBits {
   }
 };
 
-/// What the masks say about the warp's 16 queries by 64 keys.
+/// The masks of the warp's 16 queries by 64 keys, a word of each kind in the lane of a row's half. They are found
+/// before the products, when many registers are free, and spread when they are needed.
 template <bool reversed>
-struct PairBits {
-  PlaceBits<reversed> seen, kept, other;  // visible and selected; kept by dropout; in another segment
-  bool all_seen;
+struct PairMask {
+  int lane, head, row;                 // query of accumulator row g
+  uint32_t seen, kept = 0, other = 0;  // visible and selected; of these kept by dropout; in another segment
 
-  /// `query` and `first` (key of the lowest bit) are those of the lane's own row and half.
-  __device__ __forceinline__ void find(const Attention& a, int lane, int head, int query, int first, const Place& p) {
-    uint32_t own = query < a.queries ? a.visible_keys(lane, head, query, first) : 0u;
-    all_seen = __all_sync(all_lanes, own == 0xffffffffu);
-    seen.spread(own, p);
-    if (a.dropout.on) kept.spread(own ? a.kept_by_dropout(lane, head, query, first, own) : 0u, p);
-    if (a.segments()) other.spread(own ? a.other_segment_keys(lane, query, first) : 0u, p);
+  /// `first_query` is the warp's; `first` is the key of the lowest bit in this lane's word.
+  __device__ __forceinline__ PairMask(const Attention& a, int lane, int head, int first_query, int first,
+                                      const Place& p)
+      : lane(lane), head(head), row(first_query + p.g), seen(0) {
+    int query = first_query + p.lane / 2;
+    if (query < a.queries) seen = a.visible_keys(lane, head, query, first);
+    if (a.dropout.on && seen) kept = a.kept_by_dropout(lane, head, query, first, seen);
+    if (a.segments() && seen) other = a.other_segment_keys(lane, query, first);
+  }
+  /// Adds the segments' terms of the warp's rows to the products behind the scores.
+  __device__ __forceinline__ void add_segments(float (&x)[8][4], const Attention& a, const float2* terms,
+                                               const Place& p) const {
+    PlaceBits<reversed> bits(other, p);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      int query = row + 8 * half;
+      float2 term = query < a.queries ? terms[a.lane_head(lane, head) * a.queries + query] : make_float2(0, 0);
+#pragma unroll
+      for (int j = 0; j < 8; ++j)
+#pragma unroll
+        for (int i = 2 * half; i < 2 * half + 2; ++i) x[j][i] += bits.test(j, i) ? term.y : term.x;
+    }
+  }
+  /// x times the dropout factors.
+  static __device__ __forceinline__ void drop(float (&x)[8][4], const PlaceBits<reversed>& kept, const Attention& a) {
+#pragma unroll
+    for (int j = 0; j < 8; ++j)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) x[j][i] = kept.test(j, i) ? x[j][i] * a.dropout.scale : 0.0f;
   }
 };
 
@@ -293,7 +311,9 @@ __device__ __forceinline__ bool tile_seen(const Attention& a, int lane, int head
 
 /// Key tiles: tile n holds the keys from 64 n - key_shift on. Pages keep their places; otherwise the last query of a
 /// tile of queries sees exactly the last key of a tile of keys.
-__host__ __device__ inline int key_shift(const Attention& a) { return a.paged ? a.page_shift : (64 - a.memory % 64) % 64; }
+__host__ __device__ inline int key_shift(const Attention& a) {
+  return a.paged ? a.page_shift : (64 - a.memory % 64) % 64;
+}
 __host__ __device__ inline int key_tiles(const Attention& a) { return (a.keys + key_shift(a) + 63) / 64; }
 
 /// work(std::integral_constant<int, width>) with the least instantiated width that holds `width`.

@@ -1,11 +1,11 @@
 // Relative attention on tensor cores, backward: d_k, d_value, d_u. Equations and counts: attention_mma_backward.h.
 //
-// A block owns 64 keys of one lane and head, their k and value in shared memory, and walks over the query tiles that see
-// them. A warp computes the scores and dA of 16 queries by 64 keys and leaves P Z and dA rounded in shared memory; then
-// it adds to d_value and d_k of its own 16 keys from all 64 queries. The position term needs the distances of 64 queries
-// to 64 keys, 127 of them, and a warp 79: the window of two tiles of R moves on by one with each tile of queries.
-// The next tile's q and dO are copied while this one is computed. Shared memory at widths of 32, 64, 128: 49, 81,
-// 145 KB; 2 blocks an SM on sm_80 up to 64.
+// A block owns 64 keys of one lane and head, their k and value in shared memory, and walks over the query tiles that
+// see them. A warp computes the scores and dA of 16 queries by 64 keys and leaves P Z and dA rounded in shared memory;
+// then it adds to d_value and d_k of its own 16 keys from all 64 queries. The position term needs the distances of 64
+// queries to 64 keys, 127 of them, and a warp 79: the window of two tiles of R moves on by one with each tile of
+// queries. The next tile's q and dO are copied while this one is computed. Shared memory at widths of 32, 64, 128: 49,
+// 81, 145 KB; 2 blocks an SM on sm_80 up to 64.
 #include "cuda/attention_mma_backward.h"
 
 namespace longhand::LONGHAND_GPU {
@@ -47,7 +47,8 @@ __device__ __forceinline__ void store_keys(const HeadRows& to, const float (&x)[
   }
 }
 
-/// Block n: key tile n % tiles of pair n / tiles; the first keys are seen most. d_u_partials [lanes, tiles, heads, width].
+/// Block n: key tile n % tiles of pair n / tiles; the first keys are seen most. d_u_partials [lanes, tiles, heads,
+/// width].
 template <int width>
 __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
     keys_kernel(const MmaBackward b, float* d_u_partials) {
@@ -87,13 +88,13 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
   float d_k[width / 8][4] = {}, d_value[width / 8][4] = {}, sums[2] = {}, unused[2] = {};
   for (int stage = 0, following; tile < a.tiles(); tile = following, stage ^= 1) {
     bf16_t *q = s.q + stage * elements, *d_out = s.d_out + stage * elements;
-    RowTerms row(b, lane, head, 64 * tile, p);
     following = next(tile + 1);
     simt::cp_async_wait<0>();
     __syncthreads();
     if (following < a.tiles()) load_queries(following, stage ^ 1);
     simt::cp_async_commit();
 
+    PairMask<false> mask(a, lane, head, 64 * tile + 16 * p.warp, first_key + 32 * (p.lane % 2), p);
     float x[8][4], d[8][4] = {};
     {
       Fragments<width> position;
@@ -108,9 +109,7 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
     simt::cp_async_commit();
     multiply_rows<width>(x, q, s.k, p);
     multiply_rows<width>(d, d_out, s.value, p);
-    PairBits<false> bits;
-    bits.find(a, lane, head, 64 * tile + 16 * p.warp + p.lane / 2, first_key + 32 * (p.lane % 2), p);
-    score_gradients(x, d, bits, row, a);
+    score_gradients(x, d, mask, b, p);
     pairs.write(0, x, p);
     pairs.write(1, d, p);
     __syncthreads();

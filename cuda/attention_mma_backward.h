@@ -2,7 +2,8 @@
 //
 //   P = exp(a - lse),  dP = (dO value^T) Z,  dA = sigma P (dP - delta),  delta_i = dO_i . out_i
 //   d_value = (P Z)^T dO,   dk = dA^T (q + u),   dq_i = sum_j dA_ij (k_j + r[i + M - j]) + segments
-//   d_r[d] = sum_{lane, i} dA_{i, i + M - d} (q_i + v),   d_u = sum_{ij} dA_ij k_j,   d_v = sum_d (sum_i dA_{i, d}) r[d]
+//   d_r[d] = sum_{lane, i} dA_{i, i + M - d} (q_i + v),   d_u = sum_{ij} dA_ij k_j,   d_v = sum_d (sum_i dA_{i, d})
+//   r[d]
 //
 // Every gradient is a sum along another axis, so each has a kernel of its own that owns the results of 64 keys, 64
 // queries or 64 distances and computes P and dA again: all sums run in a fixed order and no partial result of the large
@@ -14,9 +15,9 @@
 //
 // 29.5 against the 16 that are needed. The choices that would save units cost more in bytes: d_r as partial sums of the
 // query tiles is 32 KB of fp32 written and read a 64 x 64 tile at width 64, about 2,700 cycles of an SM's share of an
-// A100's memory, where the 7 units saved are 900 cycles of mma. Beside q, k, value, out and their gradients, nothing but
-// d_r's partials (splits x keys x heads x width floats), one row of d_u, d_v and the segments' gradients a block move.
-// Limit: mma and the shared memory that feeds it.
+// A100's memory, where the 7 units saved are 900 cycles of mma. Beside q, k, value, out and their gradients, nothing
+// but d_r's partials (splits x keys x heads x width floats), one row of d_u, d_v and the segments' gradients a block
+// move. Limit: mma and the shared memory that feeds it.
 #pragma once
 
 #include "cuda/attention_mma.h"
@@ -29,43 +30,33 @@ struct MmaBackward {
   const float2* segment_terms;  // likewise, null without segments
 };
 
-/// What a thread needs of its two queries.
-struct RowTerms {
-  float lse[2] = {}, delta[2] = {};  // lse in units of log 2
-  float2 segment[2] = {};
-
-  __device__ __forceinline__ RowTerms(const MmaBackward& b, int lane, int head, int first_query, const Place& p) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      int query = first_query + p.row(half);
-      if (query >= b.a.queries) continue;
-      int64_t at = b.a.lane_head(lane, head) * b.a.queries + query;
-      lse[half] = b.a.lse[at] * log2_of_e, delta[half] = b.deltas[at];
-      if (b.segment_terms) segment[half] = b.segment_terms[at];
-    }
-  }
-};
-
 /// From the products behind the scores and dO value^T: x becomes P Z, d becomes dA. Zero where a key is not seen.
 template <bool reversed>
-__device__ __forceinline__ void score_gradients(float (&x)[8][4], float (&d)[8][4], const PairBits<reversed>& bits,
-                                                const RowTerms& row, const Attention& a) {
+__device__ __forceinline__ void score_gradients(float (&x)[8][4], float (&d)[8][4], const PairMask<reversed>& mask,
+                                                const MmaBackward& b, const Place& p) {
+  const Attention& a = b.a;
+  if (b.segment_terms) mask.add_segments(x, a, b.segment_terms, p);
+  PlaceBits<reversed> kept(mask.kept, p), seen(mask.seen, p);
+  if (a.dropout.on) mask.drop(d, kept, a);
+  bool all_seen = __all_sync(all_lanes, mask.seen == 0xffffffffu);
 #pragma unroll
-  for (int j = 0; j < 8; ++j)
+  for (int half = 0; half < 2; ++half) {
+    int query = mask.row + 8 * half;
+    int64_t at = a.lane_head(mask.lane, mask.head) * a.queries + query;
+    float lse = query < a.queries ? a.lse[at] * log2_of_e : 0.0f, delta = query < a.queries ? b.deltas[at] : 0.0f;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      float score = x[j][i], factor = 1;
-      if (a.segments()) score += bits.other.test(j, i) ? row.segment[i / 2].y : row.segment[i / 2].x;
-      if (a.dropout.on) factor = bits.kept.test(j, i) ? a.dropout.scale : 0.0f;
-      bool seen = bits.all_seen || bits.seen.test(j, i);
-      float probability = seen ? exp2f(score * (a.sigma * log2_of_e) - row.lse[i / 2]) : 0.0f;
-      x[j][i] = probability * factor;
-      d[j][i] = a.sigma * probability * (d[j][i] * factor - row.delta[i / 2]);
-    }
+    for (int j = 0; j < 8; ++j)
+#pragma unroll
+      for (int i = 2 * half; i < 2 * half + 2; ++i) {
+        x[j][i] = all_seen || seen.test(j, i) ? exp2f(x[j][i] * (a.sigma * log2_of_e) - lse) : 0.0f;
+        d[j][i] = a.sigma * x[j][i] * (d[j][i] - delta);
+      }
+  }
+  if (a.dropout.on) mask.drop(x, kept, a);
 }
 
-/// Two matrices of 64 queries by 64 places, rounded to bf16, in the four warps' skew buffers once these are read: a warp
-/// writes its 16 rows of both, all warps read columns.
+/// Two matrices of 64 queries by 64 places, rounded to bf16, in the four warps' skew buffers once these are read: a
+/// warp writes its 16 rows of both, all warps read columns.
 struct PairTiles {
   bf16_t* base;
 
@@ -134,8 +125,8 @@ __device__ __forceinline__ void split_queries(Fragments<width>& f, bf16_t* tile,
 /// to [width] = the sum over the tile's 64 rows of weight[row] times the row; `weights` are the warps' sums, row
 /// 16 warp + g + 8 half in the lanes of t = 0..3, and pass through `shared` (64 floats).
 template <int width>
-__device__ __forceinline__ void weighted_rows(float* to, float (&weights)[2], float* shared, const bf16_t* tile, int used,
-                                              const Place& p) {
+__device__ __forceinline__ void weighted_rows(float* to, float (&weights)[2], float* shared, const bf16_t* tile,
+                                              int used, const Place& p) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     weights[half] += __shfl_xor_sync(all_lanes, weights[half], 1);

@@ -4,8 +4,8 @@
 // tiles that reach them. In the coordinates (query, distance) the position term is a plain product; q k^T and
 // dO value^T come in the coordinates (query, key), where 64 queries at 64 distances meet 127 keys and a warp's 16 meet
 // 79: a window of two key tiles that moves on by one with each query tile, its products brought over the skew.
-// dA of all 64 queries then gives d_r of the warp's own 16 distances. Distances beyond the last row of r add to that row
-// when the splits' partials are summed. Shared memory at widths of 32, 64, 128: 49, 81, 145 KB.
+// dA of all 64 queries then gives d_r of the warp's own 16 distances. Distances beyond the last row of r add to that
+// row when the splits' partials are summed. Shared memory at widths of 32, 64, 128: 49, 81, 145 KB.
 #include "cuda/attention_mma_backward.h"
 
 namespace longhand::LONGHAND_GPU {
@@ -76,7 +76,8 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
   int64_t item = static_cast<int64_t>(split) * a.lanes / splits * tiles;  // item: lane * tiles + query tile
   int64_t end = static_cast<int64_t>(split + 1) * a.lanes / splits * tiles;
   auto next = [&](int64_t at) {
-    while (at < end && !distances_seen(a, static_cast<int>(at / tiles), head, static_cast<int>(at % tiles), 64 * n)) ++at;
+    while (at < end && !distances_seen(a, static_cast<int>(at / tiles), head, static_cast<int>(at % tiles), 64 * n))
+      ++at;
     return at;
   };
   auto load_keys = [&](int64_t at, int half) {  // half 1 of the window: the nearer keys
@@ -103,11 +104,12 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
     int lane = static_cast<int>(item / tiles), tile = static_cast<int>(item % tiles);
     int low = tile % 2 * elements, high = elements - low;
     bf16_t* q = s.q + stage * elements;
-    RowTerms row(b, lane, head, 64 * tile, p);
     following = next(item + 1);
     simt::cp_async_wait<0>();
     __syncthreads();
 
+    int first_query = 64 * tile + 16 * p.warp, nearest = a.last_visible(first_query + p.lane / 2) - 64 * n;
+    PairMask<true> mask(a, lane, head, first_query, nearest - 32 * (p.lane % 2) - 31, p);
     float x[8][4], d[8][4];
     {
       Fragments<width> left;
@@ -117,10 +119,7 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
       multiply_band<width>(d, left, s.value + low, s.value + high, skew, p);
     }
     multiply_rows<width>(x, q, s.r, p);
-    PairBits<true> bits;
-    int query = 64 * tile + 16 * p.warp + p.lane / 2;
-    bits.find(a, lane, head, query, a.last_visible(query) - 64 * n - 32 * (p.lane % 2) - 31, p);
-    score_gradients(x, d, bits, row, a);
+    score_gradients(x, d, mask, b, p);
     pairs.write(1, d, p);
     __syncthreads();
     if (following < end) {

@@ -5,19 +5,18 @@
 //   d_table[e] = sum_i Y_ie (q_i + bias),   d_bias = sum_ie Y_ie table[e]
 //
 // A block owns 64 queries of one lane and head and walks over the key tiles as the forward kernel does. The position
-// term's products reach the scores over the skew, and dA goes the way back: what a tile has above the diagonal waits for
-// the next tile, with which it completes 64 queries by 64 distances, a left operand for the product with their r. So
-// three tiles of R are held: of the distances completed, of those begun, and the next. Shared memory at widths of 32, 64,
-// 128: 48, 72, 152 KB; 2 blocks an SM on sm_80 up to 64.
+// term's products reach the scores over the skew, and dA goes the way back: what a tile has above the diagonal waits
+// for the next tile, with which it completes 64 queries by 64 distances, a left operand for the product with their r.
+// So three tiles of R are held: of the distances completed, of those begun, and the next. Shared memory at widths of
+// 32, 64, 128: 52, 80, 152 KB; 2 blocks an SM on sm_80 up to 64.
 #include "cuda/attention_mma_backward.h"
 
 namespace longhand::LONGHAND_GPU {
 namespace {
 
-/// A left operand that stays: in registers, or for the widest rows in shared memory.
-template <int width>
+/// A left operand that stays, in registers or in shared memory.
+template <int width, bool in_registers>
 struct Operand {
-  static constexpr bool in_registers = width < 128;
   Fragments<in_registers ? width : 16> fragments;
   bf16_t* tile;
 
@@ -43,7 +42,7 @@ struct Operand {
 
 template <int width>
 struct QueriesShared {
-  static constexpr int tile = Tile<width>::elements, kept = Operand<width>::in_registers ? 0 : tile;
+  static constexpr int tile = Tile<width>::elements, kept = width < 128 ? 0 : tile;
   bf16_t *k, *value, *r, *position, *d_out, *carry;  // two tiles of k, three of r
   float *skew, *sums;
 
@@ -53,10 +52,10 @@ struct QueriesShared {
         r(value + tile),
         position(r + 3 * tile),
         d_out(position + kept),
-        carry(d_out + kept),
+        carry(d_out + tile),
         skew(reinterpret_cast<float*>(carry + 4 * Skew<bf16_t>::elements)),
         sums(skew) {}  // after the last tile: [64 queries, 2]
-  static constexpr size_t bytes = (6 * tile + 2 * kept) * 2 + 4 * Skew<float>::elements * 6;
+  static constexpr size_t bytes = (7 * tile + kept) * 2 + 4 * Skew<float>::elements * 6;
 };
 
 /// Y of the warp's rows, summed over the lanes that share them.
@@ -110,8 +109,8 @@ __device__ __forceinline__ void segment_partials(float* d_table, float* d_bias, 
   }
 }
 
-/// Block n: query tile tiles - 1 - n % tiles of pair n / tiles. Partials, with segments: d_table [lanes, tiles, 2, heads,
-/// width], d_bias [lanes, tiles, heads, width].
+/// Block n: query tile tiles - 1 - n % tiles of pair n / tiles. Partials, with segments: d_table [lanes, tiles, 2,
+/// heads, width], d_bias [lanes, tiles, heads, width].
 template <int width>
 __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
     queries_kernel(const MmaBackward b, float* d_table, float* d_bias) {
@@ -137,15 +136,16 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
 
   Fragments<width> content;
   row_fragments<width>(content, a, a.q, first_query, lane, head, a.u.row<const bf16_t>(0, 0, head), p);
-  Operand<width> position, d_out;
+  Operand < width, width<128> position;
+  Operand<width, false> d_out;
   position.tile = s.position, d_out.tile = s.d_out;
   position.take(a, a.q, first_query, lane, head, a.v.row<const bf16_t>(0, 0, head), p);
   d_out.take(a, a.d_out, first_query, lane, head, nullptr, p);
-  RowTerms row(b, lane, head, first_query, p);
 
   float d_q[width / 8][4] = {}, y[2][2] = {};
-  bf16_t *r_done = s.r, *r_begun = r_done + elements, *r_next = r_begun + elements;  // distances: completed, begun, next
-  int apart = 0;  // of the tile: the distance of its first query to its first key
+  bf16_t *r_done = s.r, *r_begun = r_done + elements,
+         *r_next = r_begun + elements;  // distances: completed, begun, next
+  int apart = 0;                        // of the tile: the distance of its first query to its first key
   // What the last tile has left for distances of which nothing more comes.
   auto flush = [&] {
     float zero[8][4] = {};
@@ -189,6 +189,7 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
       Tile<width>::load_distances(r_next, a, apart - 128, head);
     }
 
+    PairMask<false> mask(a, lane, head, first_query + 16 * p.warp, 64 * n - shift + 32 * (p.lane % 2), p);
     position.multiply(d, r_begun, p);
     skew.write(d, true, p);
     __syncwarp();
@@ -205,17 +206,17 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
     if (more) load_rows(s.value, a.value, following);
     simt::cp_async_commit();
 
-    PairBits<false> bits;
-    bits.find(a, lane, head, first_query + 16 * p.warp + p.lane / 2, 64 * n - shift + 32 * (p.lane % 2), p);
-    score_gradients(x, d, bits, row, a);
-    if (a.segments())
+    score_gradients(x, d, mask, b, p);
+    if (a.segments()) {
+      PlaceBits<false> others(mask.other, p);
 #pragma unroll
       for (int j = 0; j < 8; ++j)
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          bool other = bits.other.test(j, i);
+          bool other = others.test(j, i);
           y[i / 2][0] += other ? 0.0f : d[j][i], y[i / 2][1] += other ? d[j][i] : 0.0f;
         }
+    }
     uint32_t left[4][4];
     round_left(left, d);
     multiply<width>(d_q, left, k, p);
@@ -237,8 +238,8 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
     if (p.t < 2) s.sums[2 * p.row(half) + p.t] = p.t ? y[half][1] : y[half][0];
   __syncthreads();
   int64_t part = static_cast<int64_t>(lane) * a.tiles() + tile;
-  segment_partials(d_table + (part * 2 * a.heads + head) * a.width, d_bias + (part * a.heads + head) * a.width, s.sums, a,
-                   first_query, lane, head);
+  segment_partials(d_table + (part * 2 * a.heads + head) * a.width, d_bias + (part * a.heads + head) * a.width, s.sums,
+                   a, first_query, lane, head);
 }
 
 }  // namespace

@@ -3,10 +3,10 @@
 //   a_ij = ((q_i + u) . k_j + (q_i + v) . r[i + M - j] + segment_ij) / sqrt(width);   out = dropout(softmax(a)) value
 //
 // A block takes 64 queries of one lane and head and walks over the key tiles that they see, its q + u in
-// registers and its q + v in shared memory as left operands, the softmax online. The position term: with a key tile comes one new 64 x 64 block of
-// products of q + v with 64 distances. Its values above the diagonal complete this tile's scores, the rest belong to the
-// next tile (Skew); so the term costs 2 units of width a pair, as q k^T and P V do.
-// k and r of the next tile are copied while softmax and P V run, value while the scores are computed (cp.async).
+// registers and its q + v in shared memory as left operands, the softmax online. The position term: with a key tile
+// comes one new 64 x 64 block of products of q + v with 64 distances. Its values above the diagonal complete this
+// tile's scores, the rest belong to the next tile (Skew); so the term costs 2 units of width a pair, as q k^T and P V
+// do. k and r of the next tile are copied while softmax and P V run, value while the scores are computed (cp.async).
 //
 // Operations: 6 width a visible pair (in whole tiles). Bytes: q and out once; k, value and r once for each tile of
 // queries, mostly out of the L2 cache; nothing of size queries x keys. Limit: mma and the shared memory that feeds it,
@@ -68,22 +68,21 @@ struct OnlineSoftmax {
   }
 };
 
-/// Scores with the segment term and the masks: in units of log 2, -infinity where a key is not seen.
-__device__ __forceinline__ void finish_scores(float (&x)[8][4], const PairBits<false>& bits, const float2 (&segment)[2],
-                                              bool segments, float scale) {
+/// Scores from the products: segments, masks and scale; -infinity where a key is not seen.
+__device__ __forceinline__ void finish_scores(float (&x)[8][4], const PairMask<false>& mask, const Attention& a,
+                                              const float2* segment_terms, float scale, const Place& p) {
+  if (segment_terms) mask.add_segments(x, a, segment_terms, p);
+  bool all_seen = __all_sync(all_lanes, mask.seen == 0xffffffffu);
+  PlaceBits<false> seen(mask.seen, p);
 #pragma unroll
   for (int j = 0; j < 8; ++j)
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      float score = x[j][i];
-      if (segments) score += bits.other.test(j, i) ? segment[i / 2].y : segment[i / 2].x;
-      x[j][i] = bits.all_seen || bits.seen.test(j, i) ? score * scale : -INFINITY;
-    }
+    for (int i = 0; i < 4; ++i) x[j][i] = all_seen || seen.test(j, i) ? x[j][i] * scale : -INFINITY;
 }
 
 /// The scores of the warp's rows to rows of `keys` floats.
-__device__ __forceinline__ void write_scores(const float (&x)[8][4], float* rows, const Attention& a, int tile, int first,
-                                             const Place& p) {
+__device__ __forceinline__ void write_scores(const float (&x)[8][4], float* rows, const Attention& a, int tile,
+                                             int first, const Place& p) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     if (tile * 64 + p.row(i / 2) >= a.queries) continue;
@@ -96,8 +95,8 @@ __device__ __forceinline__ void write_scores(const float (&x)[8][4], float* rows
   }
 }
 
-/// Block n takes query tile `first_tile` + n, numbered (lane * heads + head) * tiles + tile; the tiles of a head that see
-/// most come first. With `scores` the tile's scores go there instead.
+/// Block n takes query tile `first_tile` + n, numbered (lane * heads + head) * tiles + tile; the tiles of a head that
+/// see most come first. With `scores` the tile's scores go there instead.
 template <int width, bool scores_wanted>
 __global__ void __launch_bounds__(mma_threads, 2)
     forward_kernel(const Attention a, const float2* segment_terms, float* scores, int64_t first_tile) {
@@ -127,10 +126,6 @@ __global__ void __launch_bounds__(mma_threads, 2)
   store_fragments<width>(position, content, p);
   row_fragments<width>(content, a, a.q, first_query, lane, head, a.u.row<const bf16_t>(0, 0, head), p);
   __syncwarp();
-  float2 segment[2] = {};
-  for (int half = 0; half < 2 && a.segments(); ++half)
-    if (first_query + p.row(half) < a.queries)
-      segment[half] = segment_terms[a.lane_head(lane, head) * a.queries + first_query + p.row(half)];
   OnlineSoftmax<width> softmax;
 
   bool connected = false;  // the buffer holds what the tile before has left for this one
@@ -153,6 +148,7 @@ __global__ void __launch_bounds__(mma_threads, 2)
     simt::cp_async_wait<1>();
     __syncthreads();
 
+    PairMask<false> mask(a, lane, head, first_query + 16 * p.warp, first_key + 32 * (p.lane % 2), p);
     float beyond[8][4] = {};
     multiply_rows<width>(beyond, position, r_tile, p);
     skew.write(beyond, true, p);
@@ -167,20 +163,13 @@ __global__ void __launch_bounds__(mma_threads, 2)
     if (connected && following < end) load_k_r(following);
     simt::cp_async_commit();
 
-    PairBits<false> bits;
-    bits.find(a, lane, head, first_query + 16 * p.warp + p.lane / 2, first_key + 32 * (p.lane % 2), p);
-    if (scores_wanted) {
-      finish_scores(x, bits, segment, a.segments(), a.sigma);
+    finish_scores(x, mask, a, segment_terms, scores_wanted ? a.sigma : a.sigma * log2_of_e, p);
+    if constexpr (scores_wanted) {
       write_scores(x, scores + static_cast<int64_t>(blockIdx.x) * 64 * a.keys, a, tile, first_key, p);
       continue;
     }
-    finish_scores(x, bits, segment, a.segments(), a.sigma * log2_of_e);
     softmax.add(x);
-    if (a.dropout.on)
-#pragma unroll
-      for (int j = 0; j < 8; ++j)
-#pragma unroll
-        for (int i = 0; i < 4; ++i) x[j][i] = bits.kept.test(j, i) ? x[j][i] * a.dropout.scale : 0.0f;
+    if (a.dropout.on) mask.drop(x, {mask.kept, p}, a);
     uint32_t probability[4][4];
     round_left(probability, x);
     simt::cp_async_wait<1>();
@@ -215,8 +204,9 @@ void GpuDevice::attention_forward_mma(const Attention& a) {
   for (int64_t first = 0; first < tiles; first += at_once) {
     int64_t count = std::min(at_once, tiles - first);
     for_width(a.width, [&](auto width) {
-      launch({"attention_forward", dim3(static_cast<unsigned>(count)), dim3(mma_threads), forward_shared<width()>, shape},
-             by_keys ? forward_kernel<width(), true> : forward_kernel<width(), false>, dense, terms, scores, first);
+      launch(
+          {"attention_forward", dim3(static_cast<unsigned>(count)), dim3(mma_threads), forward_shared<width()>, shape},
+          by_keys ? forward_kernel<width(), true> : forward_kernel<width(), false>, dense, terms, scores, first);
     });
     if (by_keys) attention_select_keys(a, scores, first, count);
   }
