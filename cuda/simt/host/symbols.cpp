@@ -13,7 +13,6 @@
 #include <iterator>
 #include <map>
 #include <memory>
-#include <regex>
 #include <vector>
 
 namespace simt {
@@ -75,8 +74,14 @@ std::string function_name(const void* address) {
 }
 
 std::string kernel_name(const std::string& demangled) {
-  static const std::regex anonymous(R"(\(anonymous namespace\)::|_GLOBAL__N__\w+::|_INTERNAL_\w+::)");
-  return std::regex_replace(demangled, anonymous, "");
+  std::string name = demangled;
+  for (const char* anonymous : {"(anonymous namespace)", "_GLOBAL__N_", "_INTERNAL_"})
+    for (size_t at; (at = name.find(anonymous)) != std::string::npos;) {
+      const size_t end = name.find("::", at);
+      if (end == std::string::npos) break;
+      name.erase(at, end + 2 - at);
+    }
+  return name;
 }
 
 std::string code_place(const void* address) {
