@@ -24,12 +24,47 @@ $$(BUILD)/obj/$(1)/%.o: %.cpp
 	$$(CXX) $$(FLAGS) $$(SIMT_FLAGS) $(3) -c $$< -o $$@
 $$(BUILD)/tests/ops_$(1): $$(call object,$$(OPS_SRC)) $$(GPU_SRC:%.cu=$$(BUILD)/obj/$(1)/%.o) $$(SIMT_$(1)_RUNTIME) $$(CORE_LIB)
 	@mkdir -p $$(@D)
-	$$(CXX) $$(LINK) $(5) $$^ -o $$@
+	$$(CXX) $$(LINK) $(5) $$^ $$(CUDA_LIBS) -o $$@
 $$(BUILD)/tests/wrong_kernels_$(1): $$(BUILD)/obj/$(1)/tests/simt/wrong_kernels.o $$(SIMT_$(1)_RUNTIME)
 	@mkdir -p $$(@D)
-	$$(CXX) $$(LINK) $(5) $$^ -o $$@
+	$$(CXX) $$(LINK) $(5) $$^ $$(CUDA_LIBS) -o $$@
 endef
 ADDRESS_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 RACE_SRC := $(wildcard cuda/simt/race/*.cpp)
 $(eval $(call simt_variant,address,$$(ADDRESS_FLAGS),-O1 $$(ADDRESS_FLAGS),,$$(ADDRESS_FLAGS)))
 $(eval $(call simt_variant,race,-fsanitize=thread -Wno-tsan,-O2,$(RACE_SRC),))
+
+# nvcc's PTX of every kernel, and what ptxas says of it: for the budget as it is compiled for use, for the cross-check
+# without fused multiply-adds, which the host's build has not. The namespace is the host's, so that names agree.
+PTX_ARCHS ?= 80 90 120
+PTX_FLAGS = -std=c++20 -O3 -Iinclude -I. -DLONGHAND_GPU=simt_device -DFMT_USE_CONSTEXPR=1 -MD -MF $@.d -ptx
+define ptx_rules  # an architecture's number
+$$(BUILD)/ptx/sm_$(1)/%.ptx: cuda/%.cu
+	@mkdir -p $$(@D)
+	$$(NVCC) $$(PTX_FLAGS) -arch=sm_$(1) $$< -o $$@
+$$(BUILD)/ptx/sm_$(1)/%.usage: $$(BUILD)/ptx/sm_$(1)/%.ptx
+	$$(dir $$(NVCC))ptxas -v -arch=sm_$(1) $$< -o /dev/null 2>$$@ || { cat $$@; rm $$@; false; }
+$$(BUILD)/ptx/plain_$(1)/%.ptx: cuda/%.cu
+	@mkdir -p $$(@D)
+	$$(NVCC) $$(PTX_FLAGS) -arch=sm_$(1) --fmad=false $$< -o $$@
+endef
+$(foreach arch,$(PTX_ARCHS),$(eval $(call ptx_rules,$(arch))))
+-include $(wildcard $(BUILD)/ptx/*/*.d)
+
+PTX_KNOWN = $(filter $(patsubst compute_%,%,$(NVCC_KNOWN)),$(PTX_ARCHS))
+.PHONY: kernel-usage
+kernel-usage: $(if $(filter kernel-usage,$(MAKECMDGOALS)),$(foreach arch,$(PTX_KNOWN),$(GPU_SRC:cuda/%.cu=$(BUILD)/ptx/sm_$(arch)/%.usage)))
+
+# tests/ops with nvcc's PTX beside every kernel (tests/simt/ptx/compare.cpp): build/tests/ops_ptx_80 and its like.
+PTX_HOST_FLAGS := -O1 -fno-strict-aliasing -Wno-unused-label
+define ptx_program  # an architecture's number
+$$(BUILD)/ptx/plain_$(1)/%.cpp: $$(BUILD)/ptx/plain_$(1)/%.ptx scripts/ptx_to_cpp.py
+	python3 scripts/ptx_to_cpp.py $$< $$@
+$$(BUILD)/ptx/plain_$(1)/%.o: $$(BUILD)/ptx/plain_$(1)/%.cpp tests/simt/ptx/machine.h
+	$$(CXX) $$(FLAGS) $$(PTX_HOST_FLAGS) -c $$< -o $$@
+$$(BUILD)/tests/ops_ptx_$(1): $$(call object,$$(OPS_SRC)) $$(BUILD)/obj/simt/tests/simt/ptx/compare.o \
+                             $$(GPU_SRC:cuda/%.cu=$$(BUILD)/ptx/plain_$(1)/%.o) $$(BUILD)/obj/simt/cuda/simt/host/symbols.o $$(CORE_LIB)
+	@mkdir -p $$(@D)
+	$$(CXX) $$(LINK) $$^ $$(CUDA_LIBS) -o $$@
+endef
+$(foreach arch,$(PTX_ARCHS),$(eval $(call ptx_program,$(arch))))
