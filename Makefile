@@ -117,6 +117,7 @@ $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(CORE_LIB)
 	@mkdir -p $(@D)
 	$(CXX) $(LINK) $^ -ldl $(CUDA_LIBS) -o $@
 
+include tests/simt/simt.mk
 include tests/fuzz/fuzz.mk
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -69,6 +69,10 @@ void for_each_allocation(const std::function<void(char*, size_t)>& work) {
   for (auto& [memory, allocation] : allocations()) work(memory, allocation.bytes);
 }
 
+void host_wrote(const void* memory, size_t bytes) {
+  if (observer) observer->memory_written(memory, bytes);
+}
+
 cudaError_t device_allocate(void** memory, size_t bytes) {
   *memory = nullptr;
   if (bytes == 0) return cudaSuccess;
@@ -112,7 +116,7 @@ cudaError_t cudaFree(void* memory) {
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
   simt::Accessible accessible;
   std::memmove(to, from, bytes);
-  if (simt::observer && kind != cudaMemcpyDeviceToHost) simt::observer->memory_written(to, bytes);
+  if (kind != cudaMemcpyDeviceToHost) simt::host_wrote(to, bytes);
   return cudaSuccess;
 }
 
@@ -126,7 +130,7 @@ cudaError_t cudaMemcpy2D(void* to, size_t to_pitch, const void* from, size_t fro
 cudaError_t cudaMemset(void* memory, int value, size_t bytes) {
   simt::Accessible accessible;
   std::memset(memory, value, bytes);
-  if (simt::observer) simt::observer->memory_written(memory, bytes);
+  simt::host_wrote(memory, bytes);
   return cudaSuccess;
 }
 

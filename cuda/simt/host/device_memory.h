@@ -16,6 +16,9 @@ class Accessible {
   bool guarded_;
 };
 
+/// Tells the checks that the host has written device memory by itself.
+void host_wrote(const void* memory, size_t bytes);
+
 /// Every allocation, in the order of addresses.
 void for_each_allocation(const std::function<void(char* memory, size_t bytes)>& work);
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "device_memory.h"
+#include "launch_log.h"
 #include "observer.h"
 #include "scheduler.h"
 #include "worker.h"
@@ -169,7 +170,11 @@ cudaError_t run_grid(const Launch& launch) {
   Accessible memory;
   Job job{launch, launch.grid.x * launch.grid.y * launch.grid.z};
   if (observer) observer->launch_begins(launch);
+  const Counters before = counters();
   pool.run(job, worker_count(job.blocks));
+  if (launches_are_logged())
+    log_launch(launch, {counters().ldmatrix_phases - before.ldmatrix_phases,
+                        counters().ldmatrix_conflicts - before.ldmatrix_conflicts});
   if (observer)
     if (const char* report = observer->launch_ends()) note_error(report);
   if (launch_failed) status_of_last = cudaErrorLaunchFailure;

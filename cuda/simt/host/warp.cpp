@@ -24,7 +24,9 @@ int find_meeting(Warp& warp, uint32_t mask, WarpFunction function, bool aligned,
   return warp.meetings++;
 }
 
-void nothing(void* const*, uint32_t) {}
+void order_memory(void* const*, uint32_t lanes) {
+  if (observer) observer->warp_barrier_met(lanes, running().linear / 32 * 32);
+}
 
 }  // namespace
 
@@ -56,8 +58,7 @@ void warp_together(uint32_t mask, WarpFunction function, void* operand, bool ali
 }
 
 void warp_barrier(uint32_t mask, Place place) {
-  warp_together(mask, nothing, nullptr, false, "__syncwarp", place);
-  if (observer) observer->warp_barrier_left(mask, running().linear);
+  warp_together(mask, order_memory, nullptr, false, "__syncwarp", place);
 }
 
 void shuffle_lanes(void* const* operands, uint32_t lanes) {

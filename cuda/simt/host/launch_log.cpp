@@ -1,0 +1,58 @@
+#include "launch_log.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <string>
+
+#include "symbols.h"
+
+namespace simt {
+namespace {
+
+struct Line {
+  uint64_t launches = 0, threads = 0, shared = 0;
+  Counters counted;
+};
+
+class Log {
+ public:
+  explicit Log(const char* path) : path_(path) {}
+  ~Log() {
+    FILE* file = std::fopen(path_, "w");
+    if (!file) return std::perror(path_);
+    std::map<std::string, Line> by_name;
+    for (auto& [kernel, line] : lines_) by_name[kernel_name(function_name(kernel))] = line;
+    for (auto& [name, line] : by_name)
+      std::fprintf(file, "%llu\t%llu\t%llu\t%llu\t%llu\t%s\n", static_cast<unsigned long long>(line.launches),
+                   static_cast<unsigned long long>(line.threads), static_cast<unsigned long long>(line.shared),
+                   static_cast<unsigned long long>(line.counted.ldmatrix_phases),
+                   static_cast<unsigned long long>(line.counted.ldmatrix_conflicts), name.c_str());
+    std::fclose(file);
+  }
+  Line& of(const void* kernel) { return lines_[kernel]; }
+
+ private:
+  const char* path_;
+  std::map<const void*, Line> lines_;
+};
+
+}  // namespace
+
+bool launches_are_logged() {
+  static const bool logged = std::getenv("SIMT_LAUNCH_LOG");
+  return logged;
+}
+
+void log_launch(const Launch& launch, const Counters& counted) {
+  static Log log(std::getenv("SIMT_LAUNCH_LOG"));
+  Line& line = log.of(launch.kernel);
+  ++line.launches;
+  line.threads = std::max<uint64_t>(line.threads, launch.block.x * launch.block.y * launch.block.z);
+  line.shared = std::max<uint64_t>(line.shared, launch.shared);
+  line.counted.ldmatrix_phases += counted.ldmatrix_phases;
+  line.counted.ldmatrix_conflicts += counted.ldmatrix_conflicts;
+}
+
+}  // namespace simt
