@@ -6,6 +6,8 @@
 // 79: a window of two key tiles that moves on by one with each query tile, its products brought over the skew.
 // dA of all 64 queries then gives d_r of the warp's own 16 distances. Distances beyond the last row of r add to that row
 // when the splits' partials are summed. Shared memory at widths of 32, 64, 128: 49, 81, 145 KB.
+#include <algorithm>
+
 #include "cuda/attention_mma_backward.h"
 
 namespace longhand::LONGHAND_GPU {

@@ -15,6 +15,8 @@
 //
 // Top-k by keys needs the scores before the softmax: the same kernel then writes them to scratch, a bounded number of
 // tiles of queries at a time, and attention_select_keys goes on from there.
+#include <algorithm>
+
 #include "cuda/attention_mma.h"
 
 namespace longhand::LONGHAND_GPU {

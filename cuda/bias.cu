@@ -6,6 +6,8 @@
 // warp w takes rows w, w + 8, ...; the warps' sums are added in order. Then 16 warps add the stripes' partial sums,
 // warp w the stripes w, w + 16, ... The stripes depend on the number of rows alone, so the bits do not depend on
 // scheduling. Moves rows·n elements and 2·stripes·n floats (through L2); limit: memory bandwidth.
+#include <algorithm>
+
 #include "cuda/gpu_device.h"
 #include "cuda/numeric.h"
 #include "src/device/checks.h"

@@ -9,6 +9,8 @@
 // bits do not depend on scheduling. Up to 8192 columns everything of a row is held; wider rows are read twice and their
 // partial sums stand in memory. Moves (3 to 5)·rows·D elements and 4·stripes·D floats, which stay in L2; limit: memory
 // bandwidth. Without `d_out`, d_x = d_sum * mask alone: one thread a piece.
+#include <algorithm>
+
 #include "cuda/gpu_device.h"
 #include "cuda/numeric.h"
 #include "src/device/checks.h"
