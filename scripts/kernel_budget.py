@@ -53,7 +53,7 @@ def launches(path):
     """Kernel -> (threads, dynamic shared memory, conflicts per 100 phases of ldmatrix) of the runs on the host."""
     found = {}
     if os.path.exists(path):
-        for line in open(path):
+        for line in list(open(path))[1:]:
             _, threads, shared, phases, conflicts, name = line.rstrip('\n').split('\t')
             ratio = f'{100 * int(conflicts) / int(phases):.1f}' if int(phases) else '-'
             found[short(name)] = (int(threads), int(shared), ratio)

@@ -20,10 +20,10 @@ class Unknown(Exception):
 
 
 def split(text):
-    """Operands at the commas outside of braces and brackets."""
+    """Operands at the commas outside of braces, brackets and parentheses."""
     parts, depth, part = [], 0, ''
     for letter in text:
-        depth += (letter in '{[') - (letter in '}]')
+        depth += (letter in '{[(') - (letter in '}])')
         if letter == ',' and depth == 0:
             parts.append(part.strip())
             part = ''
@@ -103,7 +103,7 @@ class Instruction:
         return f'ptx::at<{ctype}>(ptx::pointer({self.value(base, "u64")}), {offset}, {alignment})'
 
     def statement(self):
-        translate = TRANSLATIONS.get(self.name) or self.refuse()
+        translate = carried if 'cc' in self.modifiers else TRANSLATIONS.get(self.name) or self.refuse()
         statement = translate(self)
         if statement is None:
             self.refuse()
@@ -144,6 +144,8 @@ def arithmetic(cpp, operands, bf16=None):
     """An operation on integers, floats and bf16."""
     plain = simple(cpp, operands, 'rn', 'lo')
     def translate(i):
+        if i.name == 'add' and i.modifiers == ['rz', 'f32']:
+            return i.write(i.operands[0], f'ptx::add_to_zero({i.read(1)}, {i.read(2)})')
         if i.fields[-1] in ('bf16', 'bf16x2'):
             return bf16_operation(i, bf16, operands) if bf16 else None
         return plain(i)
@@ -175,6 +177,22 @@ def fused(i):
     return simple('ptx::fma', 3, 'rn')(i)
 
 
+def carried(i):
+    """add, sub and mad that leave a carry (.cc) or take the last one (addc, subc, madc)."""
+    i.only('lo', 'hi', 'cc')
+    type = TYPES[i.type.replace('s', 'u')]
+    values = [i.read(n, i.type.replace('s', 'u')) for n in range(1, len(i.operands))]
+    if i.name.startswith('mad'):
+        if 'hi' in i.modifiers and i.type[0] == 's':
+            i.refuse()
+        values = [f'ptx::mul{"_hi" if "hi" in i.modifiers else ""}<{type}>({values[0]}, {values[1]})', values[2]]
+    function = 'subtract_with_borrow' if i.name.startswith('sub') else 'add_with_carry'
+    carry_in = 'carry' if i.name.endswith('c') else 'false'
+    keep = 'carry' if 'cc' in i.modifiers else 'unused_carry'
+    i.function.declarations += ['[[maybe_unused]] bool carry = false;', '[[maybe_unused]] bool unused_carry = false;']
+    return i.write(i.operands[0], f'ptx::{function}<{type}>({values[0]}, {values[1]}, {carry_in}, {keep})')
+
+
 def divide(i):
     if 'full' in i.modifiers or 'approx' in i.modifiers:
         i.function.approximate = True
@@ -185,9 +203,15 @@ def unary(cpp, exact_when_rounded=False):
     """A function of one float: exact with .rn where the manual says so, else within some last places."""
     def translate(i):
         i.only('approx', 'ftz', 'rn')
+        exact = exact_when_rounded and 'rn' in i.modifiers
+        if i.type == 'f64' and exact:
+            return i.write(i.operands[0], f'{cpp}<false>({i.read(1)})')
+        if i.type == 'f64' and i.fields in (['rcp', 'approx', 'ftz', 'f64'], ['rsqrt', 'approx', 'ftz', 'f64']):
+            i.function.approximate = True
+            return i.write(i.operands[0], f'ptx::upper_word({cpp}<false>({i.read(1)}))')
         if i.type != 'f32':
             i.refuse()
-        if not (exact_when_rounded and 'rn' in i.modifiers):
+        if not exact:
             i.function.approximate = True
         flush = 'true' if 'ftz' in i.modifiers else 'false'
         return i.write(i.operands[0], f'{cpp}<{flush}>({i.read(1)})')
@@ -352,8 +376,8 @@ def load(i):
     count, ctype = memory_type(i), TYPES[i.type]
     registers = elements(i.operands[0]) if count > 1 else [i.operands[0]]
     if 'param' in i.modifiers and (parameter := i.function.parameter(i.operands[1])):
-        index, offset = parameter
-        reads = [f'ptx::parameter<{ctype}>(parameter[{index}], {offset + n * BYTES[i.type]})' for n in range(count)]
+        value, offset = parameter
+        reads = [f'ptx::parameter<{ctype}>({value}, {offset + n * BYTES[i.type]})' for n in range(count)]
         return ' '.join(i.write(register, read) for register, read in zip(registers, reads))
     place = i.place(i.operands[1], i.type, count * BYTES[i.type])
     if count == 1:
@@ -363,6 +387,9 @@ def load(i):
 
 def store(i):
     count = memory_type(i)
+    if 'param' in i.modifiers:
+        value, offset = i.function.parameter(i.operands[0]) or i.refuse()
+        return f'ptx::set_parameter({value}, {offset}, {i.read(1)});' if count == 1 else i.refuse()
     place = i.place(i.operands[0], i.type, count * BYTES[i.type])
     if count == 1:
         return f'*{place} = {i.read(1)};'
@@ -472,6 +499,18 @@ def matrix_product(i):
     return f'{{ {TYPES[type]} d[4] = {{{sums}}}; const uint32_t a[4] = {{{left}}}; {function}(d, a, {right}); {writes} }}'
 
 
+def call(i):
+    """call.uni (result), function, (arguments): arrays of the caller stand for the parameters."""
+    if i.opcode != 'call.uni' or i.operands[1] not in i.function.module.callees:
+        i.refuse()
+    function = i.function
+    results, arguments = (split(operand.strip('() ')) for operand in (i.operands[0], i.operands[2]))
+    function.approximate = True
+    lists = [', '.join(function.parameter(f'[{name}]')[0] for name in names) for names in (results, arguments)]
+    return (f'{{ void* const results[] = {{{lists[0]}}}; const void* const arguments[] = {{{lists[1]}}}; '
+            f'{i.operands[1]}(arguments, results, shared); }}')
+
+
 def branch(i):
     if i.opcode not in ('bra', 'bra.uni'):
         i.refuse()
@@ -486,6 +525,7 @@ TRANSLATIONS = {
     'add': arithmetic('ptx::add', 2, '__hadd'), 'sub': arithmetic('ptx::sub', 2, '__hsub'), 'mul': multiply,
     'mad': multiply_add, 'fma': fused, 'div': divide, 'rem': simple('ptx::rem', 2),
     'min': arithmetic('ptx::smaller', 2, '__hmin'), 'max': arithmetic('ptx::larger', 2, '__hmax'),
+    'addc': carried, 'subc': carried, 'madc': carried,
     'neg': simple('ptx::negate', 1), 'abs': simple('ptx::absolute', 1), 'copysign': simple('ptx::copysign', 2),
     'ex2': unary('ptx::exp2'), 'lg2': unary('ptx::log2'), 'rcp': unary('ptx::reciprocal', True),
     'sqrt': unary('ptx::root', True), 'rsqrt': unary('ptx::reciprocal_root'), 'sin': unary('ptx::sine'),
@@ -498,20 +538,22 @@ TRANSLATIONS = {
     'ld': load, 'st': store, 'atom': atomic, 'red': atomic, 'bar': barrier, 'barrier': barrier,
     'membar': lambda i: '__threadfence();', 'fence': lambda i: '__threadfence();',
     'shfl': shuffle, 'vote': vote, 'match': match_lanes, 'redux': reduce, 'cp': copy_async, 'ldmatrix': load_matrix,
-    'mma': matrix_product, 'bra': branch, 'ret': lambda i: 'return;', 'exit': lambda i: 'return;',
+    'mma': matrix_product, 'call': call, 'bra': branch, 'ret': lambda i: 'return;', 'exit': lambda i: 'return;',
     'trap': lambda i: '__trap();',
 }
 
 
 class Function:
-    """A kernel: its parameters, shared and local arrays, registers, and the statements that it becomes."""
+    """A kernel, or a function that one calls: its parameters, shared and local arrays, registers, and the statements that it
+    becomes."""
 
-    def __init__(self, number, name, parameters, body, module):
+    def __init__(self, number, name, results, parameters, body, module):
         self.number, self.name, self.module = number, name, module
-        self.parameters = re.findall(r'\.param\s[^,]*?(\w+)(?:\[\d+\])?\s*(?:,|$)', parameters.strip(), re.S)
-        self.registers, self.shared, self.local = {}, {}, 0
+        names = r'\.param\s[^,]*?(\w+)(?:\[\d+\])?\s*(?:,|$)'
+        self.parameters, self.results = (re.findall(names, text.strip(), re.S) for text in (parameters, results))
+        self.registers, self.shared, self.locals, self.arguments = {}, {}, {}, set()
         self.shared_bytes, self.dynamic_alignment, self.approximate = 0, 1, False
-        self.locals, self.lines, self.declarations = {}, [], []
+        self.lines, self.declarations = [], []
         statements = list(split_statements(body))
         for statement in statements:  # arrays first: an instruction may stand before its scope's declaration
             self.declare_array(statement)
@@ -522,6 +564,10 @@ class Function:
             self.translate(statement)
 
     def declare_array(self, statement):
+        if match := re.fullmatch(r'\.param\s+(?:\.align\s+\d+\s+)?\.\w+\s+(\w+)(?:\[\d+\])?', statement):
+            self.arguments.add(match[1])  # of a call
+            self.declarations.append(f'alignas(16) char {match[1]}[64];')
+            return
         match = re.fullmatch(r'\.(shared|local)\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+([\w$]+)(?:\[(\d+)\])?', statement)
         if not match:
             return
@@ -546,8 +592,13 @@ class Function:
         return None
 
     def parameter(self, operand):
+        """The array that a parameter's bytes are in, and the offset in it, of [name + offset]."""
         match = re.fullmatch(r'\[(\w+?)(?:\+(\d+))?\]', operand)
-        return (self.parameters.index(match[1]), int(match[2] or 0)) if match and match[1] in self.parameters else None
+        if match and match[1] in self.parameters:
+            return f'parameter[{self.parameters.index(match[1])}]', int(match[2] or 0)
+        if match and match[1] in self.results:
+            return f'result[{self.results.index(match[1])}]', int(match[2] or 0)
+        return (match[1], int(match[2] or 0)) if match and match[1] in self.arguments else None
 
     def declare_registers(self, statement):
         type, names = re.fullmatch(r'\.reg\s+\.(\w+)\s+(.*)', statement).groups()
@@ -569,12 +620,18 @@ class Function:
         elif statement and not statement.startswith('.'):
             self.lines.append(Instruction(statement, self).statement())
 
-    def text(self):
-        return '\n'.join([f'// {self.name}', f'void kernel_{self.number}([[maybe_unused]] const void* const* parameter) {{',
-                          '[[maybe_unused]] char* const shared = static_cast<char*>(simt::dynamic_shared());',
-                          *dict.fromkeys(self.declarations), *self.lines, '}',
-                          f'const ptx::Kernel registered_{self.number}("{self.name}", kernel_{self.number}, {self.shared_bytes}, '
-                          f'{self.dynamic_alignment}, {"true" if self.approximate else "false"});', ''])
+    def body(self):
+        return '\n'.join([*dict.fromkeys(self.declarations), *self.lines, '}', ''])
+
+    def kernel_text(self):
+        return (f'// {self.name}\nvoid kernel_{self.number}([[maybe_unused]] const void* const* parameter) {{\n'
+                '[[maybe_unused]] char* const shared = static_cast<char*>(simt::dynamic_shared());\n' + self.body() +
+                f'const ptx::Kernel registered_{self.number}("{self.name}", kernel_{self.number}, {self.shared_bytes}, '
+                f'{self.dynamic_alignment}, {"true" if self.approximate else "false"});\n')
+
+    def head(self):
+        return (f'void {self.name}([[maybe_unused]] const void* const* parameter, [[maybe_unused]] void* const* result, '
+                '[[maybe_unused]] char* shared)')
 
 
 def split_statements(body):
@@ -615,19 +672,29 @@ class Module:
             self.constants[match[3]] = name
             values = match[4] if match[4].startswith('{') else '{' + match[4] + '}'
             self.constant_text.append(f'alignas({match[1]}) {TYPES[match[2]]} {name}[] = {values};')
-        self.functions = []
-        if re.search(r'^\.func|^\.visible\s+\.func', text, re.M):
-            raise Unknown('.func: a function that nvcc did not inline')
+        self.kernels, self.callees = [], {}
+        head = r'\.func\s+(?:\(([^)]*)\)\s*)?(\w+)\s*\(([^)]*)\)[^{;]*'
+        for match in re.finditer(head, text):
+            self.callees[match[2]] = None
+        for match in re.finditer(head + r'\{', text):
+            self.callees[match[2]] = Function(0, match[2], match[1] or '', match[3], self.body_at(text, match.end()), self)
         for match in re.finditer(r'\.entry\s+(\w+)\s*\((.*?)\)([^{]*)\{', text, re.S):
-            end, depth = match.end(), 1
-            while depth:
-                depth += {'{': 1, '}': -1}.get(text[end], 0)
-                end += 1
-            self.functions.append(Function(len(self.functions), match[1], match[2], text[match.end():end - 1], self))
+            self.kernels.append(Function(len(self.kernels), match[1], '', match[2], self.body_at(text, match.end()), self))
+
+    @staticmethod
+    def body_at(text, start):
+        end, depth = start, 1
+        while depth:
+            depth += {'{': 1, '}': -1}.get(text[end], 0)
+            end += 1
+        return text[start:end - 1]
 
     def text(self, source):
         head = [f'// Made by scripts/ptx_to_cpp.py from {source}.', '#include "tests/simt/ptx/machine.h"', '', 'namespace {', '']
-        return '\n'.join(head + self.constant_text + [f.text() for f in self.functions] + ['}  // namespace', ''])
+        callees = [f for f in self.callees.values() if f]
+        return '\n'.join(head + self.constant_text + [f'{f.head()};' for f in callees] +
+                         [f'{f.head()} {{\n{f.body()}' for f in callees] + [k.kernel_text() for k in self.kernels] +
+                         ['}  // namespace', ''])
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@
 #include <mutex>
 
 #include "config.h"
+#include "launch_log.h"
 #include "observer.h"
 #include "runtime_api.h"
 #include "sanitizers.h"
@@ -116,7 +117,10 @@ cudaError_t cudaFree(void* memory) {
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
   simt::Accessible accessible;
   std::memmove(to, from, bytes);
-  if (kind != cudaMemcpyDeviceToHost) simt::host_wrote(to, bytes);
+  if (kind != cudaMemcpyDeviceToHost)
+    simt::host_wrote(to, bytes);
+  else if (simt::launches_are_logged())
+    simt::log_download(to, bytes);
   return cudaSuccess;
 }
 

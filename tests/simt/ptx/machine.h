@@ -91,6 +91,18 @@ inline Wide<T> mad_wide(T a, T b, Wide<T> c) {
   return add(mul_wide(a, b), c);
 }
 template <class T>
+inline T add_with_carry(T a, T b, bool carry_in, bool& carry) {
+  const auto sum = static_cast<unsigned __int128>(a) + b + carry_in;
+  carry = sum >> 8 * sizeof(T) & 1;
+  return static_cast<T>(sum);
+}
+template <class T>
+inline T subtract_with_borrow(T a, T b, bool borrow_in, bool& borrow) {
+  const auto difference = static_cast<unsigned __int128>(a) - b - borrow_in;
+  borrow = difference >> 8 * sizeof(T) & 1;
+  return static_cast<T>(difference);
+}
+template <class T>
 inline T fma(T a, T b, T c) {
   return std::fma(a, b, c);
 }
@@ -99,6 +111,12 @@ inline float fma_down(float a, float b, float c) {
   const double exact = simt::sum_to_odd(static_cast<double>(a) * b, c);
   const auto nearest = static_cast<float>(exact);
   return static_cast<double>(nearest) > exact ? std::nextafterf(nearest, -INFINITY) : nearest;
+}
+/// Rounded towards zero.
+inline float add_to_zero(float a, float b) {
+  const double exact = simt::sum_to_odd(a, b);
+  const auto nearest = static_cast<float>(exact);
+  return std::fabs(static_cast<double>(nearest)) > std::fabs(exact) ? std::nextafterf(nearest, 0.0f) : nearest;
 }
 template <class T>
 inline T div(T a, T b) {
@@ -160,18 +178,23 @@ template <bool flush = false>
 inline float log2(float a) {
   return flushed<flush>(std::log2(flushed<flush>(a)));
 }
-template <bool flush = false>
-inline float reciprocal(float a) {
-  return flushed<flush>(1.0f / flushed<flush>(a));
+template <bool flush = false, class T>
+inline T reciprocal(T a) {
+  if constexpr (!flush) return 1 / a;
+  return flushed<flush>(1 / flushed<flush>(a));
 }
-template <bool flush = false>
-inline float root(float a) {
+template <bool flush = false, class T>
+inline T root(T a) {
+  if constexpr (!flush) return std::sqrt(a);
   return flushed<flush>(std::sqrt(flushed<flush>(a)));
 }
-template <bool flush = false>
-inline float reciprocal_root(float a) {
-  return flushed<flush>(1.0f / std::sqrt(flushed<flush>(a)));
+template <bool flush = false, class T>
+inline T reciprocal_root(T a) {
+  if constexpr (!flush) return 1 / std::sqrt(a);
+  return flushed<flush>(1 / std::sqrt(flushed<flush>(a)));
 }
+/// What is known of an approximate double: its upper 32 bits.
+inline double upper_word(double a) { return std::bit_cast<double>(std::bit_cast<uint64_t>(a) & 0xffffffff00000000ull); }
 template <bool flush = false>
 inline float sine(float a) {
   return flushed<flush>(std::sin(flushed<flush>(a)));
@@ -268,6 +291,11 @@ inline T parameter(const void* value, size_t offset) {
   T t;
   std::memcpy(&t, static_cast<const char*>(value) + offset, sizeof t);
   return t;
+}
+
+template <class T>
+inline void set_parameter(void* value, size_t offset, T t) {
+  std::memcpy(static_cast<char*>(value) + offset, &t, sizeof t);
 }
 
 // Warp and block.
