@@ -139,7 +139,7 @@ __device__ __forceinline__ void weigh_rows(float* to, const TileShared& s, const
 
 /// Block (page of keys and slice, head, lane): d_k, d_value, and the page's part of d_u [lanes, pages, heads, width].
 template <class T, int chunks>
-__global__ void __launch_bounds__(tile_threads, chunks == 1 ? 3 : 2)
+__global__ void __launch_bounds__(tile_threads, 2)
     key_kernel(const Attention a, const RowTerms terms, int slices, float* d_u) {
   SIMT_SHARED_ALIGNED(16, TileShared, s);
   int page = static_cast<int>(blockIdx.x) / slices, slice = blockIdx.x % slices, head = blockIdx.y, lane = blockIdx.z;
@@ -214,10 +214,11 @@ __device__ __forceinline__ void segment_gradients(const TileShared& s, const Att
   }
 }
 
-/// Adds to Y what half a row of pairs holds: row t / 2, half t % 2.
-__device__ __forceinline__ void add_half_row(float2& sums, const TileShared& s) {
+/// Adds to Y what half a row of pairs holds: row t / 2, half t % 2, a thread its own.
+__device__ __forceinline__ void add_half_row(TileShared& s) {
   int row = threadIdx.x / 2, half = threadIdx.x % 2;
   uint32_t other = s.other_segment[row][half];
+  float2& sums = s.half_sums[row][half];
   for (int column = 0; column < 32; ++column) {
     float d = s.pairs[row * pair_stride + 32 * half + column];
     if (other >> column & 1)
@@ -249,7 +250,7 @@ __device__ __forceinline__ void add_segment_rows(float (&d_q)[4][8], const TileS
 /// Block (tile of queries and slice, head, lane): d_q, and the tile's part of the segment gradients, [lanes, tiles] of
 /// them.
 template <class T, int chunks>
-__global__ void __launch_bounds__(tile_threads, chunks == 1 ? 3 : 2)
+__global__ void __launch_bounds__(tile_threads, 2)
     query_kernel(const Attention a, const RowTerms terms, int slices, float* d_table, float* d_bias) {
   SIMT_SHARED_ALIGNED(16, TileShared, s);
   int tile = a.tiles() - 1 - static_cast<int>(blockIdx.x) / slices, slice = blockIdx.x % slices;
@@ -257,7 +258,7 @@ __global__ void __launch_bounds__(tile_threads, chunks == 1 ? 3 : 2)
   TilePlace<Columns::keys> at{lane, head, tile * tile_rows, 0};
   load_rows(s, a, terms, lane, head, at.query);
   float d_q[chunks][4][8] = {};
-  float2 segment_sums = make_float2(0, 0);
+  s.half_sums[threadIdx.x / 2][threadIdx.x % 2] = make_float2(0, 0);
   int last = min(at.query + tile_rows, a.queries) - 1;
   int nearest = a.page_of(a.last_visible(last)), farthest = a.page_of(max(at.query + a.memory - a.max_distance, 0));
   for (int page = nearest; page >= farthest; --page) {
@@ -275,7 +276,7 @@ __global__ void __launch_bounds__(tile_threads, chunks == 1 ? 3 : 2)
       __syncthreads();
       multiply_rows(d_q[chunk], s.pairs, s.stage);
     }
-    if (a.segments()) add_half_row(segment_sums, s);
+    if (a.segments()) add_half_row(s);
     __syncthreads();
     write_pairs<true>(s, d);
 #pragma unroll
@@ -295,10 +296,11 @@ __global__ void __launch_bounds__(tile_threads, chunks == 1 ? 3 : 2)
   }
   int begin = slice * chunks * chunk_channels;
   if (a.segments()) {
-    segment_sums.x += __shfl_xor_sync(all_lanes, segment_sums.x, 1);
-    segment_sums.y += __shfl_xor_sync(all_lanes, segment_sums.y, 1);
     __syncthreads();
-    if (threadIdx.x % 2 == 0) s.segment[threadIdx.x / 2] = segment_sums;
+    if (threadIdx.x < tile_rows) {
+      float2 low = s.half_sums[threadIdx.x][0], high = s.half_sums[threadIdx.x][1];
+      s.segment[threadIdx.x] = make_float2(low.x + high.x, low.y + high.y);
+    }
     __syncthreads();
     int64_t place = static_cast<int64_t>(lane) * a.tiles() + tile;
     segment_gradients<T>(s, a, lane, head, at.query, begin, min(begin + chunks * chunk_channels, a.width),
@@ -318,7 +320,7 @@ __global__ void __launch_bounds__(tile_threads, chunks == 1 ? 3 : 2)
 /// Block (tile of distances and slice, head, group of lanes): the group's part of d_r [groups, keys, heads, width], not
 /// clamped, and the tile's of d_v [groups, tiles, heads, width].
 template <class T, int chunks>
-__global__ void __launch_bounds__(tile_threads, chunks == 1 ? 3 : 2)
+__global__ void __launch_bounds__(tile_threads, 2)
     distance_kernel(const Attention a, const RowTerms terms, int slices, float* d_r, float* d_v) {
   SIMT_SHARED_ALIGNED(16, TileShared, s);
   int tile = static_cast<int>(blockIdx.x) / slices, slice = blockIdx.x % slices, tiles = gridDim.x / slices;
