@@ -108,21 +108,19 @@ __device__ __forceinline__ void multiply_rotated(float (&sum)[4][8], const float
   }
 }
 
-/// Column t % 64 of the pairs over rows 32 (t / 64) to + 31: this thread's part of a column's sum.
-__device__ __forceinline__ float sum_half_column(const TileShared& s) {
+/// Adds column t % 64 of the pairs, rows 32 (t / 64) to + 31, to the thread's running sum.
+__device__ __forceinline__ void add_half_column(TileShared& s) {
   const float* pair = s.pairs + threadIdx.x / tile_rows * (tile_rows / 2) * pair_stride + threadIdx.x % tile_rows;
   float sum = 0;
 #pragma unroll 8
   for (int row = 0; row < tile_rows / 2; ++row) sum += pair[row * pair_stride];
-  return sum;
+  s.own_sums[threadIdx.x].x += sum;
 }
 
-/// The columns' sums from the threads' parts, to s.delta. Barriers before and after.
-__device__ __forceinline__ void join_half_columns(TileShared& s, float part) {
+/// The columns' sums from the threads' halves, to s.delta. Barriers before and after.
+__device__ __forceinline__ void join_half_columns(TileShared& s) {
   __syncthreads();
-  if (threadIdx.x >= tile_rows) s.lse[threadIdx.x - tile_rows] = part;
-  __syncthreads();
-  if (threadIdx.x < tile_rows) s.delta[threadIdx.x] = part + s.lse[threadIdx.x];
+  if (threadIdx.x < tile_rows) s.delta[threadIdx.x] = s.own_sums[threadIdx.x].x + s.own_sums[threadIdx.x + tile_rows].x;
   __syncthreads();
 }
 
@@ -145,7 +143,8 @@ __global__ void __launch_bounds__(tile_threads, 2)
   int page = static_cast<int>(blockIdx.x) / slices, slice = blockIdx.x % slices, head = blockIdx.y, lane = blockIdx.z;
   TilePlace<Columns::keys> at{lane, head, 0, a.page_begin(page)};
   const T* u = a.u.row<const T>(0, 0, head);
-  float d_k[chunks][4][8] = {}, d_value[chunks][4][8] = {}, column_sum = 0;
+  float d_k[chunks][4][8] = {}, d_value[chunks][4][8] = {};
+  s.own_sums[threadIdx.x] = make_float2(0, 0);
   int first = max(at.column - a.memory, 0) / tile_rows * tile_rows;
   int last = min(at.column + tile_rows - 1 - a.memory + a.max_distance, a.queries - 1);
   for (at.query = first; at.query <= last; at.query += tile_rows) {
@@ -172,7 +171,7 @@ __global__ void __launch_bounds__(tile_threads, 2)
       __syncthreads();
       multiply_columns(d_k[chunk], s.pairs, s.stage);
     }
-    column_sum += sum_half_column(s);
+    add_half_column(s);
   }
   RowsAt<T> keys{a.k, lane, head, at.column, a.keys};
   auto row_of = [&](const HeadRows& rows) {
@@ -187,7 +186,7 @@ __global__ void __launch_bounds__(tile_threads, 2)
     store_chunk<true>(d_k[chunk], row_of(a.d_k), channel, a);
     store_chunk<true>(d_value[chunk], row_of(a.d_value), channel, a);
   }
-  join_half_columns(s, column_sum);
+  join_half_columns(s);
   int channel = slice * chunks * chunk_channels;
   d_u += ((static_cast<int64_t>(lane) * a.pages() + page) * a.heads + head) * a.width;
   weigh_rows(d_u, s, keys, channel, min(channel + chunks * chunk_channels, a.width));
@@ -218,7 +217,7 @@ __device__ __forceinline__ void segment_gradients(const TileShared& s, const Att
 __device__ __forceinline__ void add_half_row(TileShared& s) {
   int row = threadIdx.x / 2, half = threadIdx.x % 2;
   uint32_t other = s.other_segment[row][half];
-  float2& sums = s.half_sums[row][half];
+  float2& sums = s.own_sums[threadIdx.x];
   for (int column = 0; column < 32; ++column) {
     float d = s.pairs[row * pair_stride + 32 * half + column];
     if (other >> column & 1)
@@ -258,7 +257,7 @@ __global__ void __launch_bounds__(tile_threads, 2)
   TilePlace<Columns::keys> at{lane, head, tile * tile_rows, 0};
   load_rows(s, a, terms, lane, head, at.query);
   float d_q[chunks][4][8] = {};
-  s.half_sums[threadIdx.x / 2][threadIdx.x % 2] = make_float2(0, 0);
+  s.own_sums[threadIdx.x] = make_float2(0, 0);
   int last = min(at.query + tile_rows, a.queries) - 1;
   int nearest = a.page_of(a.last_visible(last)), farthest = a.page_of(max(at.query + a.memory - a.max_distance, 0));
   for (int page = nearest; page >= farthest; --page) {
@@ -298,7 +297,7 @@ __global__ void __launch_bounds__(tile_threads, 2)
   if (a.segments()) {
     __syncthreads();
     if (threadIdx.x < tile_rows) {
-      float2 low = s.half_sums[threadIdx.x][0], high = s.half_sums[threadIdx.x][1];
+      float2 low = s.own_sums[2 * threadIdx.x], high = s.own_sums[2 * threadIdx.x + 1];
       s.segment[threadIdx.x] = make_float2(low.x + high.x, low.y + high.y);
     }
     __syncthreads();
@@ -327,7 +326,8 @@ __global__ void __launch_bounds__(tile_threads, 2)
   int head = blockIdx.y, group = blockIdx.z, groups = gridDim.z;
   TilePlace<Columns::distances> at{0, head, 0, tile * tile_rows};
   const T* v = a.v.row<const T>(0, 0, head);
-  float sum[chunks][4][8] = {}, column_sum = 0;
+  float sum[chunks][4][8] = {};
+  s.own_sums[threadIdx.x] = make_float2(0, 0);
   int first = max(at.column - a.memory, 0) / tile_rows * tile_rows;
   for (at.lane = a.lanes * group / groups; at.lane < a.lanes * (group + 1) / groups; ++at.lane)
     for (at.query = first; at.query < a.queries && at.column <= a.max_distance; at.query += tile_rows) {
@@ -344,7 +344,7 @@ __global__ void __launch_bounds__(tile_threads, 2)
         __syncthreads();
         multiply_columns(sum[chunk], s.pairs, s.stage);
       }
-      column_sum += sum_half_column(s);
+      add_half_column(s);
     }
   int channel = slice * chunks * chunk_channels, end = min(channel + chunks * chunk_channels, a.width);
   d_r += static_cast<int64_t>(group) * a.keys * a.heads * a.width;
@@ -359,7 +359,7 @@ __global__ void __launch_bounds__(tile_threads, 2)
         if (distance < a.keys && c < end)
           d_r[(static_cast<int64_t>(distance) * a.heads + head) * a.width + c] = sum[chunk][j][e];
       }
-  join_half_columns(s, column_sum);
+  join_half_columns(s);
   d_v += ((static_cast<int64_t>(group) * tiles + tile) * a.heads + head) * a.width;
   weigh_rows(d_v, s, DistancesAt<T>{a, head, at.column}, channel, end);
 }

@@ -24,7 +24,8 @@ struct TileShared {
   float stage[(3 * tile_rows + skewed_rows) * step_stride];  // the operands of a step, or a chunk of 64 rows
   float pairs[tile_rows * pair_stride];
   uint32_t visible[tile_rows][2], kept[tile_rows][2], other_segment[tile_rows][2];  // a bit a column
-  float2 segment[tile_rows], half_sums[tile_rows][2];
+  float2 segment[tile_rows];
+  float2 own_sums[tile_threads];  // a thread's running sums, where registers are short
   float lse[tile_rows], delta[tile_rows];
 };
 
