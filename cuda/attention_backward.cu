@@ -37,30 +37,37 @@ __device__ __forceinline__ void load_rows(TileShared& s, const Attention& a, con
   if (a.segments()) s.segment[row] = terms.segment[index];
 }
 
-/// p = P Z and d = dA of the tile, 0 where the mask is. The masks and rows of the tile are filled.
+/// d = dA of the tile, 0 where the mask is; P Z goes to s.pairs, where P waits while dP is summed. The masks and rows
+/// of the tile are filled. A thread has touched its own pairs only.
 template <class T, Columns columns>
-__device__ __forceinline__ void gradient_tile(float (&p)[4][8], float (&d)[4][8], TileShared& s, const Attention& a,
+__device__ __forceinline__ void gradient_tile(float (&d)[4][8], TileShared& s, const Attention& a,
                                               const TilePlace<columns>& at) {
-  int y = threadIdx.x / 8;
-  score_tile<T>(p, s, a, at);
-  probability_gradient_tile<T>(d, s, a, at);
+  int x = threadIdx.x % 8, y = threadIdx.x / 8;
+  score_tile<T>(d, s, a, at);
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    int row = y + 16 * i;
+  for (int i = 0; i < 4; ++i)
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
-      if (!column_bit<columns>(s.visible[row], j)) {
-        p[i][j] = d[i][j] = 0;
-        continue;
+      int row = y + 16 * i;
+      float p = 0;
+      if (column_bit<columns>(s.visible[row], j)) {
+        if (a.segments()) d[i][j] += column_bit<columns>(s.other_segment[row], j) ? s.segment[row].y : s.segment[row].x;
+        p = expf(d[i][j] * a.sigma - s.lse[row]);
       }
-      if (a.segments()) p[i][j] += column_bit<columns>(s.other_segment[row], j) ? s.segment[row].y : s.segment[row].x;
+      s.pairs[row * pair_stride + x + 8 * j] = p, d[i][j] = 0;
+    }
+  probability_gradient_tile<T>(d, s, a, at);
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      int row = y + 16 * i;
+      float& p = s.pairs[row * pair_stride + x + 8 * j];
       float z = 1;
       if (a.dropout.on) z = column_bit<columns>(s.kept[row], j) ? a.dropout.scale : 0.0f;
-      float probability = expf(p[i][j] * a.sigma - s.lse[row]);
-      d[i][j] = a.sigma * probability * (d[i][j] * z - s.delta[row]);
-      p[i][j] = probability * z;
+      d[i][j] = column_bit<columns>(s.visible[row], j) ? a.sigma * p * (d[i][j] * z - s.delta[row]) : 0.0f;
+      p *= z;
     }
-  }
 }
 
 /// Pairs to shared memory; `rotated`: to column (row - column + 63) % 64, where multiply_rotated wants them.
@@ -101,18 +108,19 @@ __device__ __forceinline__ void multiply_rotated(float (&sum)[4][8], const float
   }
 }
 
-/// The sums of a tile's columns, given each thread's part of its 8: s.delta[column]. Ends with a barrier.
-__device__ __forceinline__ void sum_columns(TileShared& s, const float (&part)[8]) {
-  int x = threadIdx.x % 8, y = threadIdx.x / 8;
+/// Adds column t % 64 of the pairs, rows 32 (t / 64) to + 31, to the thread's running sum.
+__device__ __forceinline__ void add_half_column(TileShared& s) {
+  const float* pair = s.pairs + threadIdx.x / tile_rows * (tile_rows / 2) * pair_stride + threadIdx.x % tile_rows;
+  float sum = 0;
+#pragma unroll 8
+  for (int row = 0; row < tile_rows / 2; ++row) sum += pair[row * pair_stride];
+  s.own_sums[threadIdx.x].x += sum;
+}
+
+/// The columns' sums from the threads' halves, to s.delta. Barriers before and after.
+__device__ __forceinline__ void join_half_columns(TileShared& s) {
   __syncthreads();
-#pragma unroll
-  for (int j = 0; j < 8; ++j) s.pairs[y * pair_stride + x + 8 * j] = part[j];
-  __syncthreads();
-  if (threadIdx.x < tile_rows) {
-    float sum = 0;
-    for (int row = 0; row < tile_threads / 8; ++row) sum += s.pairs[row * pair_stride + threadIdx.x];
-    s.delta[threadIdx.x] = sum;
-  }
+  if (threadIdx.x < tile_rows) s.delta[threadIdx.x] = s.own_sums[threadIdx.x].x + s.own_sums[threadIdx.x + tile_rows].x;
   __syncthreads();
 }
 
@@ -129,22 +137,22 @@ __device__ __forceinline__ void weigh_rows(float* to, const TileShared& s, const
 
 /// Block (page of keys and slice, head, lane): d_k, d_value, and the page's part of d_u [lanes, pages, heads, width].
 template <class T, int chunks>
-__global__ void __launch_bounds__(tile_threads)
+__global__ void __launch_bounds__(tile_threads, 2)
     key_kernel(const Attention a, const RowTerms terms, int slices, float* d_u) {
   SIMT_SHARED_ALIGNED(16, TileShared, s);
   int page = static_cast<int>(blockIdx.x) / slices, slice = blockIdx.x % slices, head = blockIdx.y, lane = blockIdx.z;
   TilePlace<Columns::keys> at{lane, head, 0, a.page_begin(page)};
   const T* u = a.u.row<const T>(0, 0, head);
-  float d_k[chunks][4][8] = {}, d_value[chunks][4][8] = {}, column_sum[8] = {};
+  float d_k[chunks][4][8] = {}, d_value[chunks][4][8] = {};
+  s.own_sums[threadIdx.x] = make_float2(0, 0);
   int first = max(at.column - a.memory, 0) / tile_rows * tile_rows;
   int last = min(at.column + tile_rows - 1 - a.memory + a.max_distance, a.queries - 1);
   for (at.query = first; at.query <= last; at.query += tile_rows) {
     if (a.paged && !a.page_selected(lane, head, at.query / tile_rows, page)) continue;
     load_rows(s, a, terms, lane, head, at.query);
     if (!mask_tile(s, a, at)) continue;
-    float p[4][8] = {}, d[4][8] = {};
-    gradient_tile<T>(p, d, s, a, at);
-    write_pairs<false>(s, p);
+    float d[4][8] = {};
+    gradient_tile<T>(d, s, a, at);
 #pragma unroll
     for (int chunk = 0; chunk < chunks; ++chunk) {
       __syncthreads();
@@ -156,10 +164,6 @@ __global__ void __launch_bounds__(tile_threads)
     __syncthreads();
     write_pairs<false>(s, d);
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-#pragma unroll
-      for (int j = 0; j < 8; ++j) column_sum[j] += d[i][j];
-#pragma unroll
     for (int chunk = 0; chunk < chunks; ++chunk) {
       __syncthreads();
       stage_queries<chunk_channels, chunk_channels>(s.stage, RowsAt<T>{a.q, lane, head, at.query, a.queries}, u,
@@ -167,6 +171,7 @@ __global__ void __launch_bounds__(tile_threads)
       __syncthreads();
       multiply_columns(d_k[chunk], s.pairs, s.stage);
     }
+    add_half_column(s);
   }
   RowsAt<T> keys{a.k, lane, head, at.column, a.keys};
   auto row_of = [&](const HeadRows& rows) {
@@ -181,7 +186,7 @@ __global__ void __launch_bounds__(tile_threads)
     store_chunk<true>(d_k[chunk], row_of(a.d_k), channel, a);
     store_chunk<true>(d_value[chunk], row_of(a.d_value), channel, a);
   }
-  sum_columns(s, column_sum);
+  join_half_columns(s);
   int channel = slice * chunks * chunk_channels;
   d_u += ((static_cast<int64_t>(lane) * a.pages() + page) * a.heads + head) * a.width;
   weigh_rows(d_u, s, keys, channel, min(channel + chunks * chunk_channels, a.width));
@@ -208,10 +213,24 @@ __device__ __forceinline__ void segment_gradients(const TileShared& s, const Att
   }
 }
 
+/// Adds to Y what half a row of pairs holds: row t / 2, half t % 2, a thread its own.
+__device__ __forceinline__ void add_half_row(TileShared& s) {
+  int row = threadIdx.x / 2, half = threadIdx.x % 2;
+  uint32_t other = s.other_segment[row][half];
+  float2& sums = s.own_sums[threadIdx.x];
+  for (int column = 0; column < 32; ++column) {
+    float d = s.pairs[row * pair_stride + 32 * half + column];
+    if (other >> column & 1)
+      sums.y += d;
+    else
+      sums.x += d;
+  }
+}
+
 /// Adds Y S to a chunk of d_q.
 template <class T>
-__device__ __forceinline__ void add_segment_rows(float (&d_q)[4][8], const float (&same)[4], const float (&other)[4],
-                                                 int head, int channel, const Attention& a) {
+__device__ __forceinline__ void add_segment_rows(float (&d_q)[4][8], const TileShared& s, int head, int channel,
+                                                 const Attention& a) {
 #pragma unroll
   for (int e = 0; e < 8; e += 4) {
     int c = channel + 4 * static_cast<int>(threadIdx.x % 8) + 8 * e;
@@ -219,38 +238,34 @@ __device__ __forceinline__ void add_segment_rows(float (&d_q)[4][8], const float
     four(zero) = load_four(a.segment_table.row<const T>(0, 0, head), c, a);
     four(one) = load_four(a.segment_table.row<const T>(1, 0, head), c, a);
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
+    for (int i = 0; i < 4; ++i) {
+      float2 sums = s.segment[threadIdx.x / 8 + 16 * i];
 #pragma unroll
-      for (int k = 0; k < 4; ++k) d_q[i][e + k] += same[i] * zero[k] + other[i] * one[k];
+      for (int k = 0; k < 4; ++k) d_q[i][e + k] += sums.x * zero[k] + sums.y * one[k];
+    }
   }
 }
 
 /// Block (tile of queries and slice, head, lane): d_q, and the tile's part of the segment gradients, [lanes, tiles] of
 /// them.
 template <class T, int chunks>
-__global__ void __launch_bounds__(tile_threads)
+__global__ void __launch_bounds__(tile_threads, 2)
     query_kernel(const Attention a, const RowTerms terms, int slices, float* d_table, float* d_bias) {
   SIMT_SHARED_ALIGNED(16, TileShared, s);
   int tile = a.tiles() - 1 - static_cast<int>(blockIdx.x) / slices, slice = blockIdx.x % slices;
-  int head = blockIdx.y, lane = blockIdx.z, x = threadIdx.x % 8, y = threadIdx.x / 8;
+  int head = blockIdx.y, lane = blockIdx.z;
   TilePlace<Columns::keys> at{lane, head, tile * tile_rows, 0};
   load_rows(s, a, terms, lane, head, at.query);
-  float d_q[chunks][4][8] = {}, same[4] = {}, other[4] = {};
+  float d_q[chunks][4][8] = {};
+  s.own_sums[threadIdx.x] = make_float2(0, 0);
   int last = min(at.query + tile_rows, a.queries) - 1;
   int nearest = a.page_of(a.last_visible(last)), farthest = a.page_of(max(at.query + a.memory - a.max_distance, 0));
   for (int page = nearest; page >= farthest; --page) {
     if (a.paged && !a.page_selected(lane, head, tile, page)) continue;
     at.column = a.page_begin(page);
     if (!mask_tile(s, a, at)) continue;
-    float p[4][8] = {}, d[4][8] = {};
-    gradient_tile<T>(p, d, s, a, at);
-    if (a.segments()) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-#pragma unroll
-        for (int j = 0; j < 8; ++j)
-          (column_bit<Columns::keys>(s.other_segment[y + 16 * i], j) ? other[i] : same[i]) += d[i][j];
-    }
+    float d[4][8] = {};
+    gradient_tile<T>(d, s, a, at);
     write_pairs<false>(s, d);
 #pragma unroll
     for (int chunk = 0; chunk < chunks; ++chunk) {
@@ -260,6 +275,7 @@ __global__ void __launch_bounds__(tile_threads)
       __syncthreads();
       multiply_rows(d_q[chunk], s.pairs, s.stage);
     }
+    if (a.segments()) add_half_row(s);
     __syncthreads();
     write_pairs<true>(s, d);
 #pragma unroll
@@ -280,14 +296,9 @@ __global__ void __launch_bounds__(tile_threads)
   int begin = slice * chunks * chunk_channels;
   if (a.segments()) {
     __syncthreads();
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-#pragma unroll
-      for (int step = 1; step < 8; step *= 2) {
-        same[i] += __shfl_xor_sync(all_lanes, same[i], step);
-        other[i] += __shfl_xor_sync(all_lanes, other[i], step);
-      }
-      if (x == 0) s.segment[y + 16 * i] = make_float2(same[i], other[i]);
+    if (threadIdx.x < tile_rows) {
+      float2 low = s.own_sums[2 * threadIdx.x], high = s.own_sums[2 * threadIdx.x + 1];
+      s.segment[threadIdx.x] = make_float2(low.x + high.x, low.y + high.y);
     }
     __syncthreads();
     int64_t place = static_cast<int64_t>(lane) * a.tiles() + tile;
@@ -300,7 +311,7 @@ __global__ void __launch_bounds__(tile_threads)
 #pragma unroll
   for (int chunk = 0; chunk < chunks; ++chunk) {
     int channel = begin + chunk * chunk_channels;
-    if (a.segments()) add_segment_rows<T>(d_q[chunk], same, other, head, channel, a);
+    if (a.segments()) add_segment_rows<T>(d_q[chunk], s, head, channel, a);
     store_chunk<false>(d_q[chunk], row_at, channel, a);
   }
 }
@@ -308,26 +319,23 @@ __global__ void __launch_bounds__(tile_threads)
 /// Block (tile of distances and slice, head, group of lanes): the group's part of d_r [groups, keys, heads, width], not
 /// clamped, and the tile's of d_v [groups, tiles, heads, width].
 template <class T, int chunks>
-__global__ void __launch_bounds__(tile_threads)
+__global__ void __launch_bounds__(tile_threads, 2)
     distance_kernel(const Attention a, const RowTerms terms, int slices, float* d_r, float* d_v) {
   SIMT_SHARED_ALIGNED(16, TileShared, s);
   int tile = static_cast<int>(blockIdx.x) / slices, slice = blockIdx.x % slices, tiles = gridDim.x / slices;
   int head = blockIdx.y, group = blockIdx.z, groups = gridDim.z;
   TilePlace<Columns::distances> at{0, head, 0, tile * tile_rows};
   const T* v = a.v.row<const T>(0, 0, head);
-  float sum[chunks][4][8] = {}, column_sum[8] = {};
+  float sum[chunks][4][8] = {};
+  s.own_sums[threadIdx.x] = make_float2(0, 0);
   int first = max(at.column - a.memory, 0) / tile_rows * tile_rows;
   for (at.lane = a.lanes * group / groups; at.lane < a.lanes * (group + 1) / groups; ++at.lane)
     for (at.query = first; at.query < a.queries && at.column <= a.max_distance; at.query += tile_rows) {
       load_rows(s, a, terms, at.lane, head, at.query);
       if (!mask_tile(s, a, at)) continue;
-      float p[4][8] = {}, d[4][8] = {};
-      gradient_tile<T>(p, d, s, a, at);
+      float d[4][8] = {};
+      gradient_tile<T>(d, s, a, at);
       write_pairs<false>(s, d);
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-#pragma unroll
-        for (int j = 0; j < 8; ++j) column_sum[j] += d[i][j];
 #pragma unroll
       for (int chunk = 0; chunk < chunks; ++chunk) {
         __syncthreads();
@@ -336,6 +344,7 @@ __global__ void __launch_bounds__(tile_threads)
         __syncthreads();
         multiply_columns(sum[chunk], s.pairs, s.stage);
       }
+      add_half_column(s);
     }
   int channel = slice * chunks * chunk_channels, end = min(channel + chunks * chunk_channels, a.width);
   d_r += static_cast<int64_t>(group) * a.keys * a.heads * a.width;
@@ -350,7 +359,7 @@ __global__ void __launch_bounds__(tile_threads)
         if (distance < a.keys && c < end)
           d_r[(static_cast<int64_t>(distance) * a.heads + head) * a.width + c] = sum[chunk][j][e];
       }
-  sum_columns(s, column_sum);
+  join_half_columns(s);
   d_v += ((static_cast<int64_t>(group) * tiles + tile) * a.heads + head) * a.width;
   weigh_rows(d_v, s, DistancesAt<T>{a, head, at.column}, channel, end);
 }

@@ -79,7 +79,7 @@ __device__ __forceinline__ void write_pairs(TileShared& s, const float (&p)[4][8
 }
 
 template <class T, int chunks>
-__global__ void __launch_bounds__(tile_threads)
+__global__ void __launch_bounds__(tile_threads, chunks == 1 ? 3 : 2)
     forward_kernel(const Attention a, const float2* segment_terms, int slices) {
   SIMT_SHARED_ALIGNED(16, TileShared, s);
   // The last tiles see most keys and start first.
@@ -142,7 +142,7 @@ __global__ void __launch_bounds__(tile_threads)
 /// Scores of query tile first + blockIdx.y and key tile blockIdx.x: row (blockIdx.y 64 + i), `keys` floats a row. The
 /// call's selection is off.
 template <class T>
-__global__ void __launch_bounds__(tile_threads)
+__global__ void __launch_bounds__(tile_threads, 3)
     score_kernel(const Attention a, const float2* segment_terms, int64_t first, float* scores) {
   SIMT_SHARED_ALIGNED(16, TileShared, s);
   int64_t place = first + blockIdx.y;

@@ -19,12 +19,13 @@ constexpr int step_channels = 16, step_stride = 20;  // of operands whose produc
 constexpr int chunk_channels = 64;                   // of operands whose product runs over rows
 constexpr int pair_stride = 72;                      // of a tile of pairs
 
-/// Both views of what a tile holds; 46 KiB.
+/// What a block holds of its tile; 47 KiB.
 struct TileShared {
   float stage[(3 * tile_rows + skewed_rows) * step_stride];  // the operands of a step, or a chunk of 64 rows
   float pairs[tile_rows * pair_stride];
   uint32_t visible[tile_rows][2], kept[tile_rows][2], other_segment[tile_rows][2];  // a bit a column
   float2 segment[tile_rows];
+  float2 own_sums[tile_threads];  // a thread's running sums, where registers are short
   float lse[tile_rows], delta[tile_rows];
 };
 
@@ -118,7 +119,7 @@ struct DistancesAt {
 template <int rows, int channels, int stride, class Rows>
 __device__ __forceinline__ void stage_rows(float* to, const Rows& from, int channel, const Attention& a) {
   constexpr int pieces = channels / 4;
-#pragma unroll 2
+#pragma unroll 4
   for (int item = threadIdx.x; item < rows * pieces; item += tile_threads) {
     int row = item / pieces, piece = item % pieces * 4;
     four(to + row * stride + piece) = load_four(from(row), channel + piece, a);
@@ -247,7 +248,7 @@ __device__ __forceinline__ void multiply_rows(float (&sum)[4][8], const float* p
 /// sum[j][e] += over b of pairs[b][4 y + j] rows[b][channel e]: the transposed product.
 __device__ __forceinline__ void multiply_columns(float (&sum)[4][8], const float* pairs, const float* rows) {
   int x = threadIdx.x % 8, y = threadIdx.x / 8;
-#pragma unroll 4
+#pragma unroll 2
   for (int b = 0; b < tile_rows; ++b) {
     float p[4], r[8];
     four(p) = four(pairs + b * pair_stride + 4 * y);
