@@ -286,7 +286,7 @@ void GpuDevice::sample(const Sample& a) {
                  upload_table(rules),
                  fault(Fault::sample_history, vocabulary),
                  fault(Fault::sample_logits, vocabulary)};
-  int block = vocabulary > wide_row ? most_threads : 128;
+  int block = vocabulary > wide_row ? most_threads : vocabulary > 8 * 32 ? 128 : 32;
   for_type(a.logits.type(), [&](auto zero) {
     using T = decltype(zero);
     launch({name, dim3(static_cast<unsigned>(rows)), dim3(block), 0, a.logits.shape()}, sample_kernel<T>,
