@@ -39,7 +39,7 @@ struct Tile {
   static __device__ __forceinline__ void load(bf16_t* tile, int used, const bf16_t* any, const Source& source) {
     int piece = threadIdx.x % pieces;
     bool inside = piece * 8 < used;
-#pragma unroll 2
+#pragma unroll(width == 128 ? 1 : 2)
     for (int i = 0; i < 64 * pieces / mma_threads; ++i) {
       int row = threadIdx.x / pieces + i * (mma_threads / pieces);
       const bf16_t* from = inside ? source(row) : nullptr;
@@ -107,18 +107,18 @@ __device__ __forceinline__ void multiply_rows(float (&sum)[8][4], const Fragment
       simt::mma_bf16_16816(sum[2 * j + 1], left[step], b[2], b[3]);
     }
 }
-/// The same, the left operand being the warp's rows of another tile.
-template <int width>
-__device__ __forceinline__ void multiply_rows(float (&sum)[8][4], const bf16_t* left_tile, const bf16_t* tile,
-                                              const Place& p) {
-#pragma unroll
+/// The same, the left operand being the warp's rows of another tile; only for 32 `sides` rows of the tile.
+template <int width, int sides = 2>
+__device__ __forceinline__ void multiply_rows(float (*sum)[4], const bf16_t* left_tile, const bf16_t* tile,
+                                              const Place& p, int first_side = 0) {
+#pragma unroll(width == 128 ? 1 : width / 16)
   for (int step = 0; step < width / 16; ++step) {
     uint32_t left[4];
     Tile<width>::left(left, left_tile, 16 * p.warp, step, p.lane);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
+    for (int j = 0; j < 2 * sides; ++j) {
       uint32_t b[4];
-      Tile<width>::right_rows(b, tile, 16 * j, step, p.lane);
+      Tile<width>::right_rows(b, tile, 32 * first_side + 16 * j, step, p.lane);
       simt::mma_bf16_16816(sum[2 * j], left, b[0], b[1]);
       simt::mma_bf16_16816(sum[2 * j + 1], left, b[2], b[3]);
     }
@@ -239,16 +239,16 @@ __device__ __forceinline__ void multiply_band(float (&x)[8][4], const Fragments<
 
 /// One bit for each of the warp's 16 x 64 places, as a thread needs them for its accumulators. Lane l of the warp finds
 /// the 32 bits of row l / 2, half l % 2. `reversed`: the bits run against the columns.
-template <bool reversed>
+template <bool reversed, int sides = 2>
 struct PlaceBits {
-  uint32_t word[2][2];
+  uint32_t word[2][sides];
 
-  __device__ __forceinline__ PlaceBits(uint32_t own, const Place& p) {
+  __device__ __forceinline__ PlaceBits(uint32_t own, const Place& p, int first_side = 0) {
 #pragma unroll
     for (int half = 0; half < 2; ++half)
 #pragma unroll
-      for (int side = 0; side < 2; ++side) {
-        uint32_t bits = __shfl_sync(all_lanes, own, 2 * (p.g + 8 * half) + side);
+      for (int side = 0; side < sides; ++side) {
+        uint32_t bits = __shfl_sync(all_lanes, own, 2 * (p.g + 8 * half) + first_side + side);
         word[half][side] = reversed ? bits << 2 * p.t : bits >> 2 * p.t;
       }
   }
@@ -276,23 +276,26 @@ struct PairMask {
     if (a.segments() && seen) other = a.other_segment_keys(lane, query, first);
   }
   /// Adds the segments' terms of the warp's rows to the products behind the scores.
-  __device__ __forceinline__ void add_segments(float (&x)[8][4], const Attention& a, const float2* terms,
-                                               const Place& p) const {
-    PlaceBits<reversed> bits(other, p);
+  template <int sides>
+  __device__ __forceinline__ void add_segments(float (*x)[4], const Attention& a, const float2* terms, const Place& p,
+                                               int first_side) const {
+    PlaceBits<reversed, sides> bits(other, p, first_side);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       int query = row + 8 * half;
       float2 term = query < a.queries ? terms[a.lane_head(lane, head) * a.queries + query] : make_float2(0, 0);
 #pragma unroll
-      for (int j = 0; j < 8; ++j)
+      for (int j = 0; j < 4 * sides; ++j)
 #pragma unroll
         for (int i = 2 * half; i < 2 * half + 2; ++i) x[j][i] += bits.test(j, i) ? term.y : term.x;
     }
   }
   /// x times the dropout factors.
-  static __device__ __forceinline__ void drop(float (&x)[8][4], const PlaceBits<reversed>& kept, const Attention& a) {
+  template <int sides>
+  static __device__ __forceinline__ void drop(float (*x)[4], const PlaceBits<reversed, sides>& kept,
+                                              const Attention& a) {
 #pragma unroll
-    for (int j = 0; j < 8; ++j)
+    for (int j = 0; j < 4 * sides; ++j)
 #pragma unroll
       for (int i = 0; i < 4; ++i) x[j][i] = kept.test(j, i) ? x[j][i] * a.dropout.scale : 0.0f;
   }
@@ -304,8 +307,9 @@ __device__ __forceinline__ bool tile_seen(const Attention& a, int lane, int head
   if (first > a.last_visible(end - 1) || first + 63 < begin + a.memory - a.max_distance) return false;
   if (!a.topk && !a.document_start) return true;
   uint32_t seen = 0;
-  for (int query = begin + static_cast<int>(threadIdx.x % 32); query < end; query += 32)
-    seen |= a.visible_keys(lane, head, query, first) | a.visible_keys(lane, head, query, first + 32);
+#pragma unroll 1
+  for (int n = static_cast<int>(threadIdx.x % 32); n < 128 && begin + n / 2 < end; n += 32)
+    seen |= a.visible_keys(lane, head, begin + n / 2, first + n % 2 * 32);
   return __any_sync(all_lanes, seen != 0);
 }
 

@@ -16,6 +16,7 @@ struct KeysShared {
   static constexpr int tile = Tile<width>::elements;
   bf16_t *k, *value, *q, *d_out, *r;  // q, d_out and r: two tiles each
   float *skew, *u, *v, *sums;
+  int* place;  // lane, head
 
   __device__ explicit KeysShared(bf16_t* at)
       : k(at),
@@ -26,9 +27,9 @@ struct KeysShared {
         skew(reinterpret_cast<float*>(r + 2 * tile)),
         u(skew + 4 * Skew<float>::elements),
         v(u + width),
-        sums(u) {}  // after the last tile
-  static constexpr size_t bytes =
-      8 * Tile<width>::bytes + 4 * Skew<float>::elements * 4 + (2 * width > 64 ? 2 * width : 64) * 4;
+        sums(u),  // after the last tile
+        place(reinterpret_cast<int*>(v + width)) {}
+  static constexpr size_t bytes = 8 * Tile<width>::bytes + 4 * Skew<float>::elements * 4 + (2 * width + 2) * 4;
 };
 
 /// The warp's rows of accumulators [16, width] to rows of keys.
@@ -62,40 +63,42 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
 
   int tiles = key_tiles(a), number = static_cast<int>(blockIdx.x % tiles), pair = static_cast<int>(blockIdx.x / tiles);
   int lane = pair / a.heads, head = pair % a.heads, first_key = 64 * number - key_shift(a);
-  auto next = [&](int tile) {
+  auto next = [&](int tile, int lane, int head) {
     while (tile < a.tiles() && !tile_seen(a, lane, head, tile, first_key)) ++tile;
     return tile;
   };
-  auto load_queries = [&](int tile, int stage) {
+  auto load_queries = [&](int tile, int stage, int lane, int head) {
     Tile<width>::load_rows(s.q + stage * elements, a, a.q, 64 * tile, a.queries, lane, head);
     Tile<width>::load_rows(s.d_out + stage * elements, a, a.d_out, 64 * tile, a.queries, lane, head);
   };
-  auto load_r = [&](int n, int tile) {  // half n of the window of tile `tile`: n = 0 the nearer distances
+  auto load_r = [&](int n, int tile, int head) {  // half n of the window of tile `tile`: n = 0 the nearer distances
     Tile<width>::load_distances(s.r + (tile + n) % 2 * elements, a, 64 * (tile + n - 1) + a.memory - first_key, head);
   };
 
-  int first_seen = first_key - a.memory, tile = next(first_seen > 0 ? first_seen / 64 : 0);
+  int first_seen = first_key - a.memory, tile = next(first_seen > 0 ? first_seen / 64 : 0, lane, head);
   bool any = tile < a.tiles();
   load_biases<width>(s.u, s.v, a, head);
+  if (threadIdx.x == 0) s.place[0] = lane, s.place[1] = head;
   if (any) {
     Tile<width>::load_rows(s.k, a, a.k, first_key, a.keys, lane, head);
     Tile<width>::load_rows(s.value, a, a.value, first_key, a.keys, lane, head);
-    load_queries(tile, 0);
-    load_r(0, tile), load_r(1, tile);
+    load_queries(tile, 0, lane, head);
+    load_r(0, tile, head), load_r(1, tile, head);
   }
   simt::cp_async_commit();
 
   float d_k[width / 8][4] = {}, d_value[width / 8][4] = {}, sums[2] = {}, unused[2] = {};
   for (int stage = 0, following; tile < a.tiles(); tile = following, stage ^= 1) {
     bf16_t *q = s.q + stage * elements, *d_out = s.d_out + stage * elements;
-    following = next(tile + 1);
     simt::cp_async_wait<0>();
     __syncthreads();
-    if (following < a.tiles()) load_queries(following, stage ^ 1);
+    const int lane = s.place[0], head = s.place[1];  // spares the registers of all that follows from them
+    following = next(tile + 1, lane, head);
+    if (following < a.tiles()) load_queries(following, stage ^ 1, lane, head);
     simt::cp_async_commit();
 
     PairMask<false> mask(a, lane, head, 64 * tile + 16 * p.warp, first_key + 32 * (p.lane % 2), p);
-    float x[8][4], d[8][4] = {};
+    float x[8][4];
     {
       Fragments<width> position;
       split_queries<width>(position, q, s.v, s.u, p);
@@ -103,15 +106,19 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
     }
     __syncthreads();
     if (following < a.tiles()) {
-      if (following > tile + 1) load_r(0, following);
-      load_r(1, following);
+      if (following > tile + 1) load_r(0, following, head);
+      load_r(1, following, head);
     }
     simt::cp_async_commit();
     multiply_rows<width>(x, q, s.k, p);
-    multiply_rows<width>(d, d_out, s.value, p);
-    score_gradients(x, d, mask, b, p);
-    pairs.write(0, x, p);
-    pairs.write(1, d, p);
+#pragma unroll
+    for (int side = 0; side < 2; ++side) {
+      float d[4][4] = {};
+      multiply_rows<width, 1>(d, d_out, s.value, p, side);
+      score_gradients<1>(x + 4 * side, d, mask, b, p, side);
+      pairs.write<1>(0, x + 4 * side, p, side);
+      pairs.write<1>(1, d, p, side);
+    }
     __syncthreads();
     multiply_columns<width>(d_value, pairs, 0, d_out, unused, p);
     multiply_columns<width>(d_k, pairs, 1, q, sums, p);

@@ -31,12 +31,13 @@ struct MmaBackward {
 };
 
 /// From the products behind the scores and dO value^T: x becomes P Z, d becomes dA. Zero where a key is not seen.
-template <bool reversed>
-__device__ __forceinline__ void score_gradients(float (&x)[8][4], float (&d)[8][4], const PairMask<reversed>& mask,
-                                                const MmaBackward& b, const Place& p) {
+/// For the 32 `sides` places from side `first_side` on.
+template <int sides, bool reversed>
+__device__ __forceinline__ void score_gradients(float (*x)[4], float (*d)[4], const PairMask<reversed>& mask,
+                                                const MmaBackward& b, const Place& p, int first_side = 0) {
   const Attention& a = b.a;
-  if (b.segment_terms) mask.add_segments(x, a, b.segment_terms, p);
-  PlaceBits<reversed> kept(mask.kept, p), seen(mask.seen, p);
+  if (b.segment_terms) mask.template add_segments<sides>(x, a, b.segment_terms, p, first_side);
+  PlaceBits<reversed, sides> kept(mask.kept, p, first_side), seen(mask.seen, p, first_side);
   if (a.dropout.on) mask.drop(d, kept, a);
   bool all_seen = __all_sync(all_lanes, mask.seen == 0xffffffffu);
 #pragma unroll
@@ -45,7 +46,7 @@ __device__ __forceinline__ void score_gradients(float (&x)[8][4], float (&d)[8][
     int64_t at = a.lane_head(mask.lane, mask.head) * a.queries + query;
     float lse = query < a.queries ? a.lse[at] * log2_of_e : 0.0f, delta = query < a.queries ? b.deltas[at] : 0.0f;
 #pragma unroll
-    for (int j = 0; j < 8; ++j)
+    for (int j = 0; j < 4 * sides; ++j)
 #pragma unroll
       for (int i = 2 * half; i < 2 * half + 2; ++i) {
         x[j][i] = all_seen || seen.test(j, i) ? exp2f(x[j][i] * (a.sigma * log2_of_e) - lse) : 0.0f;
@@ -60,13 +61,14 @@ __device__ __forceinline__ void score_gradients(float (&x)[8][4], float (&d)[8][
 struct PairTiles {
   bf16_t* base;
 
-  __device__ __forceinline__ void write(int which, const float (&x)[8][4], const Place& p) const {
+  template <int sides>
+  __device__ __forceinline__ void write(int which, const float (*x)[4], const Place& p, int first_side = 0) const {
     bf16_t* rows = base + (2 * p.warp + which) * 1024;
 #pragma unroll
-    for (int j = 0; j < 8; ++j)
+    for (int j = 0; j < 4 * sides; ++j)
 #pragma unroll
       for (int half = 0; half < 2; ++half)
-        *reinterpret_cast<uint32_t*>(rows + Tile<64>::at(p.g + 8 * half, j) + 2 * p.t) =
+        *reinterpret_cast<uint32_t*>(rows + Tile<64>::at(p.g + 8 * half, 4 * first_side + j) + 2 * p.t) =
             pack_bf16(x[j][2 * half], x[j][2 * half + 1]);
   }
   /// Columns [16 warp, 16 warp + 16) of rows [16 step, 16 step + 16), transposed: a left operand.
@@ -80,7 +82,7 @@ struct PairTiles {
 template <int width>
 __device__ __forceinline__ void multiply_columns(float (&sum)[width / 8][4], const PairTiles& pairs, int which,
                                                  const bf16_t* tile, float (&sums)[2], const Place& p) {
-#pragma unroll
+#pragma unroll(width == 128 ? 1 : 4)
   for (int step = 0; step < 4; ++step) {
     uint32_t left[4];
     pairs.left(left, which, step, p);

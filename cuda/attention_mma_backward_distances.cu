@@ -121,8 +121,8 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
       multiply_band<width>(d, left, s.value + low, s.value + high, skew, p);
     }
     multiply_rows<width>(x, q, s.r, p);
-    score_gradients(x, d, mask, b, p);
-    pairs.write(1, d, p);
+    score_gradients<2>(x, d, mask, b, p);
+    pairs.write<2>(1, d, p);
     __syncthreads();
     if (following < end) {
       load_queries(following, stage ^ 1);

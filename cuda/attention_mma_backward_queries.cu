@@ -45,6 +45,7 @@ struct QueriesShared {
   static constexpr int tile = Tile<width>::elements, kept = width < 128 ? 0 : tile;
   bf16_t *k, *value, *r, *position, *d_out, *carry;  // two tiles of k, three of r
   float *skew, *sums;
+  int* place;  // lane, head
 
   __device__ explicit QueriesShared(bf16_t* at)
       : k(at),
@@ -54,8 +55,9 @@ struct QueriesShared {
         d_out(position + kept),
         carry(d_out + tile),
         skew(reinterpret_cast<float*>(carry + 4 * Skew<bf16_t>::elements)),
-        sums(skew) {}  // after the last tile: [64 queries, 2]
-  static constexpr size_t bytes = (7 * tile + kept) * 2 + 4 * Skew<float>::elements * 6;
+        sums(skew),  // after the last tile: [64 queries, 2]
+        place(reinterpret_cast<int*>(skew + 4 * Skew<float>::elements)) {}
+  static constexpr size_t bytes = (7 * tile + kept) * 2 + 4 * Skew<float>::elements * 6 + 8;
 };
 
 /// Y of the warp's rows, summed over the lanes that share them.
@@ -126,11 +128,11 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
   int lane = pair / a.heads, head = pair % a.heads, shift = key_shift(a);
   int first_query = tile * 64, last_query = first_query + 64 < a.queries ? first_query + 63 : a.queries - 1;
   int end = (a.last_visible(last_query) + shift) / 64 + 1;
-  auto next = [&](int n) {
+  auto next = [&](int n, int lane, int head) {
     while (n < end && !tile_seen(a, lane, head, tile, 64 * n - shift)) ++n;
     return n;
   };
-  auto load_rows = [&](bf16_t* to, const HeadRows& rows, int n) {
+  auto load_rows = [&](bf16_t* to, const HeadRows& rows, int n, int lane, int head) {
     Tile<width>::load_rows(to, a, rows, 64 * n - shift, a.keys, lane, head);
   };
 
@@ -157,9 +159,10 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
     multiply<width>(d_q, left, r_begun, p);
   };
 
+  if (threadIdx.x == 0) s.place[0] = lane, s.place[1] = head;
   bool connected = false, begun = false;
   int stage = 0;
-  for (int n = next(0), following; n < end; n = following, stage ^= 1) {
+  for (int n = next(0, lane, head), following; n < end; n = following, stage ^= 1) {
     bf16_t* k = s.k + stage * elements;
     apart = first_query + a.memory - (64 * n - shift);
     float x[8][4] = {}, d[8][4] = {};
@@ -169,7 +172,7 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
       __syncthreads();
       Tile<width>::load_distances(r_done, a, apart, head);
       Tile<width>::load_distances(r_begun, a, apart - 64, head);
-      load_rows(k, a.k, n), load_rows(s.value, a.value, n);
+      load_rows(k, a.k, n, lane, head), load_rows(s.value, a.value, n, lane, head);
       simt::cp_async_commit();
     } else {
       bf16_t* free = r_done;
@@ -177,15 +180,16 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
     }
     simt::cp_async_wait<0>();
     __syncthreads();
+    const int lane = s.place[0], head = s.place[1];  // spares the registers of all that follows from them
     if (!connected) {
       position.multiply(x, r_done, p);
       skew.write(x, false, p);
     }
-    following = next(n + 1);
+    following = next(n + 1, lane, head);
     connected = following == n + 1, begun = true;
     bool more = connected && following < end;
     if (more) {
-      load_rows(s.k + (stage ^ 1) * elements, a.k, following);
+      load_rows(s.k + (stage ^ 1) * elements, a.k, following, lane, head);
       Tile<width>::load_distances(r_next, a, apart - 128, head);
     }
 
@@ -203,10 +207,10 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
       for (int i = 0; i < 4; ++i) d[j][i] = 0;
     d_out.multiply(d, s.value, p);
     __syncthreads();
-    if (more) load_rows(s.value, a.value, following);
+    if (more) load_rows(s.value, a.value, following, lane, head);
     simt::cp_async_commit();
 
-    score_gradients(x, d, mask, b, p);
+    score_gradients<2>(x, d, mask, b, p);
     if (a.segments()) {
       PlaceBits<false> others(mask.other, p);
 #pragma unroll

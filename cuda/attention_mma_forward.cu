@@ -71,7 +71,7 @@ struct OnlineSoftmax {
 /// Scores from the products: segments, masks and scale; -infinity where a key is not seen.
 __device__ __forceinline__ void finish_scores(float (&x)[8][4], const PairMask<false>& mask, const Attention& a,
                                               const float2* segment_terms, float scale, const Place& p) {
-  if (segment_terms) mask.add_segments(x, a, segment_terms, p);
+  if (segment_terms) mask.add_segments<2>(x, a, segment_terms, p, 0);
   bool all_seen = __all_sync(all_lanes, mask.seen == 0xffffffffu);
   PlaceBits<false> seen(mask.seen, p);
 #pragma unroll
@@ -169,7 +169,7 @@ __global__ void __launch_bounds__(mma_threads, 2)
       continue;
     }
     softmax.add(x);
-    if (a.dropout.on) mask.drop(x, {mask.kept, p}, a);
+    if (a.dropout.on) mask.drop(x, PlaceBits<false>(mask.kept, p), a);
     uint32_t probability[4][4];
     round_left(probability, x);
     simt::cp_async_wait<1>();
