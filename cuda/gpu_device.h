@@ -45,6 +45,8 @@ class GpuDevice final : public Device {
   void profile(bool on) override;
 
   void matmul(const Matmul&) override;
+  void quantize(const Quantize&) override;
+  void quantized_matmul(const QuantizedMatmul&) override;
   void activation_backward(const ActivationBackward&) override;
   void bias_backward(const BiasBackward&) override;
   void embedding_forward(const EmbeddingForward&) override;
