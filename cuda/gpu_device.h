@@ -117,6 +117,10 @@ class GpuDevice final : public Device {
   };
   void release_scratch(int64_t mark);
 
+  // Ways of quantized_matmul: integer activations; weights that have no scales.
+  void matmul_s8(const QuantizedMatmul& op);
+  void unquantized_matmul(const QuantizedMatmul& op);
+
   // Attention's two ways, and the steps that they share. Scratch of a step lives as long as the caller's Operation.
   void attention_forward_general(const Attention& a);
   void attention_forward_mma(const Attention& a);

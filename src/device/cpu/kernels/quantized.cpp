@@ -324,11 +324,12 @@ LONGHAND_INLINE void pack_row_of(const QuantizedShape& s, const QuantizedRows& r
   float levels = eight_bits ? 127.0f : 32767.0f;
   for (int64_t at = 0; at < s.padded(); at += length) {
     int64_t n = row == nullptr || at >= s.k ? 0 : s.k - at < length ? s.k - at : length;
-    float scale = largest_of(row + at, n) / levels;
+    const T* from = n > 0 ? row + at : nullptr;
+    float scale = largest_of(from, n) / levels;
     for (int64_t i = n / lanes * lanes; i < length; ++i) integers[at + i] = 0;
     each_vector(n, [&](int64_t i, auto part) {
       int32_t lane[lanes];
-      round_scaled(load(row + at + i, part), scale, levels, lane);
+      round_scaled(load(from + i, part), scale, levels, lane);
       int64_t count = n - i < lanes ? n - i : lanes;
       for (int64_t e = 0; e < count; ++e) integers[at + i + e] = lane[e];
     });
