@@ -112,7 +112,7 @@ __device__ __forceinline__ void multiply_block(float (&sum)[4], const uint32_t (
 
 /// Block (tile of 8 * column_tiles columns, tile of 16 * row_tiles rows).
 template <class A, bool four, bool grouped, int row_tiles, int column_tiles>
-__global__ void __launch_bounds__(block_threads) quantized_matmul_kernel(Operands o, QuantizedOutput output) {
+__global__ void __launch_bounds__(block_threads, 1) quantized_matmul_kernel(Operands o, QuantizedOutput output) {
   constexpr int planes = sizeof(A) == 4 ? 3 : 1, columns = 8 * column_tiles, rows = 16 * row_tiles;
   SIMT_SHARED(float, total, [rows * columns]);
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, t = lane % 4;
