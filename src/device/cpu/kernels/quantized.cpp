@@ -51,9 +51,12 @@ LONGHAND_INLINE uvec pair_of(uvec word, int t) {
 LONGHAND_INLINE void load_words(uvec (&x)[lanes], const uint8_t* const* row, int64_t v, int64_t row_bytes) {
   int64_t at = v * vector_bytes, rest = row_bytes - at;
   if (rest >= vector_bytes) {
+    // What comes next goes to the second-level cache; a row's end is followed by the next vector of rows.
+    int64_t ahead = at + bytes_ahead;
+    if (ahead >= row_bytes) ahead += (lanes - 1) * row_bytes;
 #pragma GCC unroll 16
     for (int r = 0; r < lanes; ++r) {
-      if (vector_bytes == 64 || at % 64 == 0) __builtin_prefetch(row[r] + at + bytes_ahead, 0, 2);
+      if (vector_bytes == 64 || at % 64 == 0) __builtin_prefetch(row[r] + ahead, 0, 2);
       x[r] = *reinterpret_cast<const bytes_unaligned*>(row[r] + at);
     }
   } else {
@@ -114,30 +117,40 @@ LONGHAND_INLINE vec block_sum(const QuantizedRows& rows, int64_t block, int r, i
   return before + __builtin_convertvector(sum, vec) * scale;
 }
 
-/// One vector of columns with R rows, sums [R][tile_columns].
+/// One vector of columns with R rows, sums [R][tile_columns]. With one or two rows several chains of sums hide the
+/// instruction's latency.
 template <int R, bool four, bool grouped>
 void few_tile(const QuantizedShape& s, const QuantizedRows& rows, const uint8_t* from, int columns, const float* scales,
               float* sums) {
   constexpr int steps = four ? 4 : 2, block_words = (grouped ? 64 : 256) / (2 * steps);
+  constexpr int chains = R == 1 ? steps : R == 2 ? 2 : 1;
   const uint8_t* row[lanes];
   find_rows(row, from, s.row_bytes(), columns);
   const int32_t* a = reinterpret_cast<const int32_t*>(rows.words);
   int64_t block = 0, vectors = (s.row_bytes() + vector_bytes - 1) / vector_bytes;
-  ivec c[R];
+  ivec c[chains][R];
+  auto begin = [&]() __attribute__((always_inline)) {
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) {
-    c[r] = splat_int(rows.starts[r]);
-    store(sums + r * tile_columns, splat(0));
-  }
+    for (int r = 0; r < R; ++r) {
+      c[0][r] = splat_int(rows.starts[block * R + r]);
+#pragma GCC unroll 4
+      for (int chain = 1; chain < chains; ++chain) c[chain][r] = ivec{};
+    }
+  };
   auto flush = [&]() __attribute__((always_inline)) {
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
+      ivec all = c[0][r];
+#pragma GCC unroll 4
+      for (int chain = 1; chain < chains; ++chain) all += c[chain][r];
       float* sum = sums + r * tile_columns;
-      store(sum, block_sum<R, grouped>(rows, block, r, c[r], load(sum), scales));
-      c[r] = splat_int(rows.starts[(block + 1) * R + r]);
+      store(sum, block_sum<R, grouped>(rows, block, r, all, load(sum), scales));
     }
     ++block;
+    begin();
   };
+  for (int r = 0; r < R; ++r) store(sums + r * tile_columns, splat(0));
+  begin();
   for (int64_t v = 0; v < vectors; ++v) {
     uvec x[lanes];
     load_words(x, row, v, s.row_bytes());
@@ -147,7 +160,7 @@ void few_tile(const QuantizedShape& s, const QuantizedRows& rows, const uint8_t*
       for (int t = 0; t < steps; ++t, a += R) {
         uvec pair = pair_of<four>(x[i], t);
 #pragma GCC unroll 16
-        for (int r = 0; r < R; ++r) c[r] = dot(c[r], pair, splat_int(a[r]));
+        for (int r = 0; r < R; ++r) c[t % chains][r] = dot(c[t % chains][r], pair, splat_int(a[r]));
       }
       if (block_words < lanes && (i + 1) % block_words == 0) flush();
     }
