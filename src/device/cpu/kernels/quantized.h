@@ -14,12 +14,12 @@ struct QuantizedShape {
   int64_t k = 0;
   bool four_bits = false, grouped = false;  // grouped: one scale a block, otherwise one a row of weights
 
-  int64_t word_integers() const { return four_bits ? 8 : 4; }
-  int64_t row_bytes() const { return four_bits ? k / 2 : k; }
-  int64_t block() const { return grouped ? 64 : 256; }
-  int64_t padded() const { return (k + 255) / 256 * 256; }
-  int64_t blocks() const { return padded() / block(); }
-  int64_t steps() const { return padded() / 2; }  // pairs along k
+  [[gnu::always_inline]] int64_t word_integers() const { return four_bits ? 8 : 4; }
+  [[gnu::always_inline]] int64_t row_bytes() const { return four_bits ? k / 2 : k; }
+  [[gnu::always_inline]] int64_t block() const { return grouped ? 64 : 256; }
+  [[gnu::always_inline]] int64_t padded() const { return (k + 255) / 256 * 256; }
+  [[gnu::always_inline]] int64_t blocks() const { return padded() / block(); }
+  [[gnu::always_inline]] int64_t steps() const { return padded() / 2; }  // pairs along k
 };
 
 /// A panel of `width` rows of activations as 16-bit integers: word (step, r) at words[step * width + r], the scale of
