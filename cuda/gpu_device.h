@@ -45,6 +45,8 @@ class GpuDevice final : public Device {
   void profile(bool on) override;
 
   void matmul(const Matmul&) override;
+  void quantize(const Quantize&) override;
+  void quantized_matmul(const QuantizedMatmul&) override;
   void activation_backward(const ActivationBackward&) override;
   void bias_backward(const BiasBackward&) override;
   void embedding_forward(const EmbeddingForward&) override;
@@ -114,6 +116,10 @@ class GpuDevice final : public Device {
     int64_t mark;
   };
   void release_scratch(int64_t mark);
+
+  // Ways of quantized_matmul: integer activations; weights that have no scales.
+  void matmul_s8(const QuantizedMatmul& op);
+  void unquantized_matmul(const QuantizedMatmul& op);
 
   // Attention's two ways, and the steps that they share. Scratch of a step lives as long as the caller's Operation.
   void attention_forward_general(const Attention& a);

@@ -15,6 +15,8 @@
 /// CountingDevice abstract, and a line here without its row (`NAME_row`) does not link.
 #define LONGHAND_OPERATIONS(X)               \
   X(matmul, Matmul)                          \
+  X(quantize, Quantize)                      \
+  X(quantized_matmul, QuantizedMatmul)       \
   X(activation_backward, ActivationBackward) \
   X(bias_backward, BiasBackward)             \
   X(embedding_forward, EmbeddingForward)     \
