@@ -99,7 +99,7 @@ class Instruction:
         base, offset = match[1], match[2] or '0'
         ctype = TYPES[type]
         if 'shared' in self.modifiers or 'shared::cta' in self.modifiers:
-            return f'ptx::at<{ctype}>(shared, static_cast<int64_t>({self.value(base, "u32")}) + {offset}, {alignment})'
+            return f'ptx::at<{ctype}>(shared, static_cast<uint32_t>({self.value(base, "u32")} + {offset}), {alignment})'
         return f'ptx::at<{ctype}>(ptx::pointer({self.value(base, "u64")}), {offset}, {alignment})'
 
     def statement(self):

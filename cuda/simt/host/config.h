@@ -16,6 +16,7 @@ struct Config {
   AsyncCopy async_copy = AsyncCopy::late;  // SIMT_CPASYNC=late|early|rand: cp.async lands when waited for, or at once
   unsigned workers = 0;              // SIMT_WORKERS=N, threads of the host that blocks are spread over; 0: every core
   bool guard = false;                // SIMT_GUARD=1: the host cannot touch device memory but through cudaMemcpy
+  size_t stack_bytes = 0;            // a thread's stack; 0: 64 KiB, 256 KiB under the address sanitizer
   size_t shared_limit = 227 * 1024;  // bytes of shared memory a block may have: sm_90's; sm_80 has 163 K, sm_89 99 K
 };
 Config& config();

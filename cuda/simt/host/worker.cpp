@@ -19,8 +19,12 @@ thread_local Worker* current_worker = nullptr;
 namespace {
 
 constexpr size_t page = 4096;
-constexpr size_t stack_bytes = (address_sanitizer ? 256 : 64) * 1024;
-constexpr size_t stack_stride = stack_bytes + page;  // below each stack a page that faults
+/// Of a thread; below each stack lies a page that faults.
+size_t stack_bytes() {
+  static const size_t bytes = config().stack_bytes ? config().stack_bytes : (address_sanitizer ? 256 : 64) * 1024;
+  return bytes;
+}
+size_t stack_stride() { return stack_bytes() + page; }
 
 char* map_memory(size_t bytes) {
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -69,7 +73,7 @@ void run_threads(void* argument) {
 }  // namespace
 
 Worker::Worker() : fibers_(max_threads) {
-  stacks_ = map_memory(stack_stride * max_threads);
+  stacks_ = map_memory(stack_stride() * max_threads);
   block_.arena = map_memory(arena_bytes + page);
   mprotect(block_.arena + arena_bytes, page, PROT_NONE);
   std::memset(block_.arena, 0xff, arena_bytes);
@@ -91,20 +95,20 @@ Worker::Worker() : fibers_(max_threads) {
 
 Worker::~Worker() {
   permit(block_.arena, arena_bytes);
-  munmap(stacks_, stack_stride * max_threads);
+  munmap(stacks_, stack_stride() * max_threads);
   munmap(block_.arena, arena_bytes + page);
 }
 
 void Worker::make_fiber(int i) {
   Fiber& fiber = fibers_[i];
-  char* low = stacks_ + stack_stride * i;
+  char* low = stacks_ + stack_stride() * i;
   mprotect(low, page, PROT_NONE);
   fiber.stack = low + page;
-  permit(fiber.stack, stack_bytes);
+  permit(fiber.stack, stack_bytes());
   // With a stride of whole pages the busy ends of all stacks would share few sets of the cache: each starts elsewhere.
   const size_t colour = static_cast<size_t>(i * 5 % 64) * 64;
-  fiber.context.stack_pointer = simt_make_context(fiber.stack + stack_bytes - 64 - colour, run_threads, &fiber);
-  fiber.context.sanitized.begin(fiber.stack, stack_bytes);
+  fiber.context.stack_pointer = simt_make_context(fiber.stack + stack_bytes() - 64 - colour, run_threads, &fiber);
+  fiber.context.sanitized.begin(fiber.stack, stack_bytes());
   fiber.copies.clear();
 }
 

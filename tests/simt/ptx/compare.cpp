@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "cuda/simt/host/config.h"
 #include "cuda/simt/host/device_memory.h"
 #include "cuda/simt/host/symbols.h"
 #include "tests/simt/ptx/machine.h"
@@ -108,6 +109,18 @@ void compare_words(Result& result, const char* expected, const char* got, size_t
   }
 }
 
+/// Without the return type, the namespaces that all kernels are in, and the parameters.
+std::string short_name(std::string name) {
+  for (const char* common : {"void ", "longhand::simt_device::", "longhand::"})
+    for (size_t at; (at = name.find(common)) != std::string::npos;) name.erase(at, std::strlen(common));
+  int depth = 0;
+  for (size_t i = 0; i < name.size(); ++i) {
+    depth += name[i] == '<' ? 1 : name[i] == '>' ? -1 : 0;
+    if (name[i] == '(' && depth == 0) return name.substr(0, i);
+  }
+  return name;
+}
+
 class Comparison {
  public:
   cudaError_t run(const simt::Launch& launch) {
@@ -136,7 +149,7 @@ class Comparison {
     for (auto& [name, result] : results_) {
       const bool good = result.error.empty() && result.wrong == 0;
       bad += !good;
-      std::printf("%s %s: %llu launches, %llu words written", good ? "ok" : "not ok", name.c_str(),
+      std::printf("%s %s: %llu launches, %llu words written", good ? "ok" : "not ok", short_name(name).c_str(),
                   static_cast<unsigned long long>(result.launches), static_cast<unsigned long long>(result.written));
       if (!result.error.empty()) std::printf(", %s", result.error.c_str());
       if (result.differ == 0)
@@ -223,6 +236,7 @@ Comparison& comparison() {
 }
 
 const bool installed = [] {
+  simt::config().stack_bytes = 1 << 20;  // every register of a kernel may have a place on the stack
   simt::launch_interceptor = [](const simt::Launch& launch) { return comparison().run(launch); };
   std::atexit([] {
     const int bad = comparison().report();
