@@ -31,7 +31,7 @@ struct Finetune {
         ->group("Data");
     command.add_option("--optimizer,--type", optimizer, "adamw")->type_name("NAME")->group("Training");
     training.declare(command);
-    flags.declare_finetuning(command);
+    flags.declare_finetuning(command), flags.declare_training(command);
   }
 
   void operator()(const CLI::App& command, const Common& common) {
@@ -40,7 +40,6 @@ struct Finetune {
     if (source.empty()) fail_usage("--model is missing: give the weights to start from");
     TrainOptions options = flags.options(command, common, checkpoint.empty() ? training.run.init : "", checkpoint);
     options.examples = true;
-    if (options.config.lora_rank > 0 && options.config.lora_sites.empty()) options.config.lora_sites = "q,v";
     TrainOptions sizes = options;
     sizes.resolve(0);
     if (options.micro_batch == 0) options.micro_batch = whole_part(options.lanes, tokens_at_a_time / sizes.segment);

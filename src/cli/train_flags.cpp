@@ -92,7 +92,6 @@ void TrainFlags::declare(CLI::App& command) {
 
 void TrainFlags::declare_finetuning(CLI::App& command) {
   visit_finetune_flags(parsed_, Declare{command, "Fine-tuning", declared_});
-  declare_training(command);
 }
 
 void TrainFlags::declare_training(CLI::App& command) {
@@ -163,6 +162,7 @@ TrainOptions TrainFlags::options(const CLI::App& command, const Common& common, 
   copy_given(visit, options, parsed_, [&](const TrainFlag& flag, bool) { return given(flag_key(flag)); });
   auto visit_finetune = [](auto& object, auto&& on) { visit_finetune_flags(object, on); };
   copy_given(visit_finetune, options, parsed_, [&](const TrainFlag& flag, bool) { return given(flag_key(flag)); });
+  if (options.config.lora_rank > 0 && options.config.lora_sites.empty()) options.config.lora_sites = "q,v";
   return options;
 }
 

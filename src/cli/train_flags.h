@@ -14,7 +14,9 @@ class TrainFlags {
  public:
   /// Declares --preset, the architecture's flags and those of src/train/flags.h.
   void declare(CLI::App& command);
-  /// The same for weights that are there: no --preset, the flags of fine-tuning besides.
+  /// The same without --preset, for weights that are there.
+  void declare_training(CLI::App& command);
+  /// The flags of fine-tuning alone.
   void declare_finetuning(CLI::App& command);
 
   /// The options meant: those of `checkpoint` (empty: none), then those of `init` or --preset, then the flags given.
@@ -25,7 +27,6 @@ class TrainFlags {
   bool given(std::string_view key) const;
 
  private:
-  void declare_training(CLI::App& command);
   ModelConfig base_config(const std::string& init, const ModelConfig* resumed) const;
   void override_config(ModelConfig& config, bool weights_given) const;
 
