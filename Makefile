@@ -8,7 +8,7 @@ OPTIMIZE ?= -O2 -g1
 SANITIZE ?=
 CXXFLAGS ?=
 # Operations are filled with designated initialisers that leave out what is not wanted: no warning for those.
-FLAGS := -std=c++20 -Iinclude -I. -Wall -Wextra -Wno-missing-field-initializers -pthread -ffp-contract=off -MMD -MP \
+FLAGS := -std=c++20 -Iinclude -I. $(if $(wildcard staged),-isystem staged/include) -Wall -Wextra -Wno-missing-field-initializers -pthread -ffp-contract=off -MMD -MP \
          $(OPTIMIZE) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer) $(CXXFLAGS)
 LINK  := -pthread $(if $(SANITIZE),-fsanitize=$(SANITIZE))
 
@@ -29,7 +29,11 @@ KERNEL_FLAGS := $(if $(SANITIZE),-O1,-O3) -ffp-contract=fast -fno-math-errno -fn
 
 object = $(1:%.cpp=$(BUILD)/obj/%.o)
 KERNEL_OBJ := $(foreach isa,$(ISAS),$(KERNEL_SRC:%.cpp=$(BUILD)/obj/%.$(isa).o))
-CORE_OBJ := $(call object,$(CORE_SRC)) $(KERNEL_OBJ)
+include cuda/cuda.mk
+comma := ,
+include cuda/nvcc.mk
+
+CORE_OBJ := $(call object,$(CORE_SRC)) $(KERNEL_OBJ) $(SIMT_OBJ) $(CUDA_OBJ)
 REST_OBJ := $(call object,$(REST_SRC))
 CORE_LIB := $(BUILD)/liblonghand_core.a
 REST_LIB := $(BUILD)/liblonghand.a
@@ -47,7 +51,7 @@ all: $(BUILD)/longhand  ## build the program, build/longhand
 core: $(CORE_LIB)  ## build the core library alone (fmt, doctest, nlohmann-json)
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) tests/fuzz/fuzz.mk | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) cuda/nvcc.mk tests/fuzz/fuzz.mk | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
 
 demo: packages  ## corpus, training, validation, samples and report in a few minutes
 	@$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc)) all
@@ -95,24 +99,25 @@ $(REST_LIB): $(REST_OBJ)
 	$(AR) rcs $@ $^
 
 $(BUILD)/longhand: $(call object,src/cli/main.cpp) $(REST_LIB) $(CORE_LIB)
-	$(CXX) $(LINK) $^ $(REST_LIBS) -o $@
+	$(CXX) $(LINK) $^ $(REST_LIBS) $(CUDA_LIBS) -o $@
 $(BUILD)/tests/ops: $(call object,$(OPS_SRC)) $(CORE_LIB)
 	@mkdir -p $(@D)
-	$(CXX) $(LINK) $^ -o $@
+	$(CXX) $(LINK) $^ $(CUDA_LIBS) -o $@
 $(BUILD)/tests/core: $(call object,$(UNIT_CORE_SRC)) $(CORE_LIB)
 	@mkdir -p $(@D)
-	$(CXX) $(LINK) $^ -o $@
+	$(CXX) $(LINK) $^ $(CUDA_LIBS) -o $@
 $(BUILD)/tests/unit: $(call object,$(UNIT_SRC)) $(REST_LIB) $(CORE_LIB)
 	@mkdir -p $(@D)
-	$(CXX) $(LINK) $^ $(REST_LIBS) -o $@
+	$(CXX) $(LINK) $^ $(REST_LIBS) $(CUDA_LIBS) -o $@
 # bench/ops shares the operation table with tests/ops; other files of bench/ are programs of their own.
 $(BUILD)/bench/ops: $(call object,bench/ops.cpp $(filter-out tests/ops/main.cpp,$(OPS_SRC))) $(CORE_LIB)
 	@mkdir -p $(@D)
-	$(CXX) $(LINK) $^ -ldl -o $@
+	$(CXX) $(LINK) $^ -ldl $(CUDA_LIBS) -o $@
 $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(CORE_LIB)
 	@mkdir -p $(@D)
-	$(CXX) $(LINK) $^ -ldl -o $@
+	$(CXX) $(LINK) $^ -ldl $(CUDA_LIBS) -o $@
 
+include tests/simt/simt.mk
 include tests/fuzz/fuzz.mk
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

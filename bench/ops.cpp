@@ -15,21 +15,22 @@ struct Options {
   std::string device = "cpu", filter;
   int threads = 0;
   double seconds = 0.3;  // for each shape and type
-  bool json = false;
+  bool json = false, predict = false;
 };
 
 constexpr const char* usage =
     "ops [--device cpu] [--filter TEXT] [--threads N] [--seconds S] [--json]\n"
     "  --filter   only operations, shapes and types whose line contains TEXT\n"
     "  --seconds  time spent on each line (0.3)\n"
-    "  --json     one JSON object a line";
+    "  --json     one JSON object a line\n"
+    "  --predict  run nothing: a Markdown table of the least bytes and operations, and the times that cards would take";
 
 Options parse(int argc, char** argv) {
   Options options;
   for (int i = 1; i < argc; ++i) {
     std::string flag = argv[i];
-    if (flag == "--json") {
-      options.json = true;
+    if (flag == "--json" || flag == "--predict") {
+      (flag == "--json" ? options.json : options.predict) = true;
       continue;
     }
     if (i + 1 >= argc) fail_usage("{} is unknown or needs a value\n{}", flag, usage);
@@ -97,11 +98,41 @@ void time_shape(const Options& options, const Ceilings& ceilings, Device& device
   std::fflush(stdout);
 }
 
+/// A card as its data sheet has it. Kernels are expected to reach 90% of its bandwidth, or 60% of what its ordinary
+/// cores (fp32) or mma.sync (bf16) can do; mma.sync reaches 63% of an H100's tensor cores, whose peak needs wgmma (Luo
+/// et al. 2024, "Benchmarking and Dissecting the Nvidia Hopper GPU Architecture via Microbenchmarking").
+struct Card {
+  const char* name;
+  double read_bytes, fp32, mma_bf16;
+};
+constexpr Card cards[] = {{"A100-80", 2.04e12, 19.5e12, 312e12}, {"H100 SXM", 3.35e12, 67e12, 0.63 * 989e12}};
+
+std::string microseconds(const Card& card, const Cost& cost, Dtype type) {
+  double memory = cost.bytes / (0.9 * card.read_bytes);
+  double arithmetic = cost.operations / (0.6 * (type == Dtype::bf16 ? card.mma_bf16 : card.fp32));
+  return fmt::format("{:.1f} ({})", 1e6 * std::max(memory, arithmetic), memory > arithmetic ? "bytes" : "operations");
+}
+
+int predict() {
+  fmt::print("| operation | type | shape | MB | MFLOP | {}, us | {}, us |\n|---|---|---|---|---|---|---|\n",
+             cards[0].name, cards[1].name);
+  for (const Entry& entry : operation_table())
+    for (const Sizes& sizes : entry.row->timed_shapes())
+      for (Dtype type : entry.row->types(sizes)) {
+        Cost cost = entry.row->cost(sizes, type);
+        fmt::print("| {} | {} | {} | {:.2f} | {:.1f} | {} | {} |\n", entry.name, dtype_name(type), sizes.text(),
+                   1e-6 * cost.bytes, 1e-6 * cost.operations, microseconds(cards[0], cost, type),
+                   microseconds(cards[1], cost, type));
+      }
+  return 0;
+}
+
 int run(const Options& options) {
+  if (options.predict) return predict();
   DeviceOptions device_options;
   device_options.threads = options.threads;
   auto device = make_device(options.device, device_options);
-  Ceilings ceilings = cached_ceilings(device->threads());
+  Ceilings ceilings = device->ceilings();
   if (!options.json) {
     fmt::print("{}, {} threads: fp32 {:.1f} GFLOP/s, bf16 {:.1f} GFLOP/s, read {:.1f} GB/s\n", ceilings.processor,
                ceilings.threads, ceilings.fma_fp32 * 1e-9, ceilings.dot_bf16 * 1e-9, ceilings.read_bytes * 1e-9);

@@ -1,4 +1,4 @@
-// What this machine's processor can do at most, measured: the denominators of "% of the speed of light".
+// What a processor or a card can do at most, measured: the denominators of "% of the speed of light".
 #pragma once
 
 #include <string>

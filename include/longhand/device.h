@@ -10,11 +10,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 
+#include "longhand/ceilings.h"
 #include "longhand/random.h"
 #include "longhand/tensor.h"
 
@@ -26,7 +28,8 @@ enum class TopkMode : uint8_t { exact, block };
 /// out [m, n] = dropout(activation(a' b' + bias)) or, with `accumulate`, out += a' b'.
 /// a' = a [m, k], or the transpose of a [k, m]; b' = the transpose of b [n, k] (the layout of weights, the default), or
 /// b [k, n]. bias [n]. With `pre_activation` [m, n] the value before the activation is kept for the backward pass.
-/// Rows may be strided, the last axis is contiguous. The types of a, b and out may differ (fp32 | bf16 each).
+/// Rows may be strided, the last axis is contiguous. The types of a, b and out may differ (fp32 | bf16 each; fp16 weights
+/// go through QuantizedMatmul).
 struct Matmul {
   Tensor out, pre_activation;
   ConstTensor a, b, bias;
@@ -34,6 +37,30 @@ struct Matmul {
   Activation activation = Activation::none;
   Dropout dropout;
   bool accumulate = false;
+};
+
+/// Symmetric integers of 8 bits (out i8) or 4 (out u8) for every row of x [rows, k] or every 64 neighbours along k:
+///   scale = max|x| / L,   integer = x / scale rounded to nearest, ties to even, in [-L, L];   L = 127, or 7 with 4
+///   bits
+/// in fp32; the integer follows from the scale as it is stored, and is 0 where the scale is 0. x fp32 | bf16, finite.
+/// out [rows, k] i8, or [rows, k / 2] u8: two a byte, the first in the low half, each as integer + 8 (k even).
+/// scales fp32 | fp16: [rows], or [rows, k / 64] (k a multiple of 64).
+struct Quantize {
+  Tensor out, scales;
+  ConstTensor x;
+};
+
+/// out [m, n] = activation(a w'^T + bias), w'[j, p] = scale * integer as Quantize leaves them in `weight` and `scales`;
+/// or, without scales, w' = weight [n, k] of fp32, bf16 or fp16. a [m, k], bias [n], out: fp32 | bf16 each; leading
+/// axes join. Of a at least 15 bits below the largest of 256 neighbours count (bf16: all, where they lie within these).
+/// Sums accumulate in integers and fp32; a row's bits do not depend on the number of rows.
+/// With `quantize_activations` rows of a are first rounded to integers of 8 bits with one scale a row, which is coarser
+/// and faster for many rows; weight is then i8 with one scale a row.
+struct QuantizedMatmul {
+  Tensor out;
+  ConstTensor a, weight, scales, bias;
+  Activation activation = Activation::none;
+  bool quantize_activations = false;
 };
 
 /// d_x = d_out * dropout mask * activation'(x), x the value before the activation. [rows, F] each; d_x may be d_out.
@@ -272,7 +299,21 @@ class Device {
   virtual void zero(const Tensor& tensor) = 0;                       // contiguous
   virtual void synchronize() {}
 
+  /// What this device can do at most, measured (on the cpu once a machine, see ceilings.h).
+  virtual Ceilings ceilings() = 0;
+
+  /// Runs `work`, a stretch of operations whose arguments are the same whenever `key` is: a device may record it and
+  /// replay it as a whole. Transfers to and from the host, allocations and what the host draws stay outside.
+  virtual void repeat(uint64_t /*key*/, const std::function<void()>& work) { work(); }
+
+  /// For profilers: a name for what follows until the matching end_range() (they nest), and whether to record.
+  virtual void begin_range(const char* /*name*/) {}
+  virtual void end_range() {}
+  virtual void profile(bool /*on*/) {}
+
   virtual void matmul(const Matmul&) = 0;
+  virtual void quantize(const Quantize&) = 0;
+  virtual void quantized_matmul(const QuantizedMatmul&) = 0;
   virtual void activation_backward(const ActivationBackward&) = 0;
   virtual void bias_backward(const BiasBackward&) = 0;
   virtual void embedding_forward(const EmbeddingForward&) = 0;
@@ -292,6 +333,19 @@ class Device {
   virtual void add(const Add&) = 0;
   virtual void memory_roll(const MemoryRoll&) = 0;
   virtual void sample(const Sample&) = 0;
+};
+
+/// A range of a device for as long as it lives.
+class DeviceRange {
+ public:
+  DeviceRange(Device& device, const char* name) : device_(device) { device_.begin_range(name); }
+  DeviceRange(Device& device, const std::string& name) : DeviceRange(device, name.c_str()) {}
+  ~DeviceRange() { device_.end_range(); }
+  DeviceRange(const DeviceRange&) = delete;
+  DeviceRange& operator=(const DeviceRange&) = delete;
+
+ private:
+  Device& device_;
 };
 
 /// "cpu", "cuda" or "simt"; "auto" takes cuda where there is one. Fails with the devices that this build has.

@@ -129,8 +129,8 @@ void print_text(const Json& info) {
              verified ? fmt::format("of {} tensors verified", verified) : "absent");
 }
 
-void print_machine(int threads, bool as_json) {
-  Ceilings c = cached_ceilings(threads);
+void print_machine(Device& device, bool as_json) {
+  Ceilings c = device.ceilings();
   if (as_json)
     return fmt::print("{}\n", Json({{"processor", c.processor},
                                     {"threads", c.threads},
@@ -153,7 +153,7 @@ void add_info(CLI::App& app, Common& common) {
                       "weights, a checkpoint or a token file; without one, the machine's measured ceilings");
   command->callback([path, &common] {
     common.run = [path, &common] {
-      if (path->empty()) return print_machine(common.threads, common.json);
+      if (path->empty()) return print_machine(*common.make(), common.json);
       Json info = describe(SafetensorsFile(*path));
       if (common.json)
         fmt::print("{}\n", info.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));

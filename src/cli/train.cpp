@@ -18,8 +18,8 @@ void on_signal(int signal) {
   std::signal(signal, SIG_DFL);
 }
 
-double speed_of_light(int threads, Dtype type) {
-  Ceilings ceilings = cached_ceilings(threads);
+double speed_of_light(Device& device, Dtype type) {
+  Ceilings ceilings = device.ceilings();
   return type == Dtype::bf16 ? ceilings.dot_bf16 : ceilings.fma_fp32;
 }
 
@@ -45,6 +45,7 @@ struct Train {
     add("--keep", run.keep, "checkpoints that stay (default 2)", "N");
     add("--sample-every", run.sample_every, "steps between samples of the model's text (default: none)", "N");
     add("--sample-prompt", sample_prompt, "what the samples go on from (default: the start of a document)", "TEXT");
+    add("--profile-steps", run.profile_steps, "steps that a profiler records: one, or the first and the last", "N[-N]");
     add("--memory-gb", memory_gb, "memory that the run may take (default: the device's)", "NUMBER");
     flags.declare(command);
   }
@@ -58,7 +59,7 @@ struct Train {
     std::unique_ptr<Device> device = common.make();
     std::signal(SIGINT, on_signal), std::signal(SIGTERM, on_signal);
     RunCallbacks callbacks{.stop = [] { return caught_signal != 0; },
-                           .ceiling = [&] { return speed_of_light(device->threads(), options.type); },
+                           .ceiling = [&] { return speed_of_light(*device, options.type); },
                            .sample =
                                [&](const Trainer& trainer, std::string_view tokenizer) {
                                  return sample_text(*device, trainer, tokenizer, sample_prompt, 64);

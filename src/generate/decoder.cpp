@@ -1,6 +1,7 @@
 // The model's forward pass over rings. The order of operations is that of Pass (src/model/forward.cpp); rows are tokens
 // of any sequences, N in all.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 
 #include "longhand/generate.h"
@@ -18,10 +19,13 @@ struct Decoder::State {
   void upload(std::span<const Input> inputs);
   void join(LayerNormForward operation, const NormTensors& norm);
   void layer(int64_t index, int64_t rows);
-  Tensor output(std::span<const Input> inputs);
+  void run(std::span<const Input> inputs, int64_t rows);
+  void output(std::span<const Input> inputs);
   int64_t gather(std::span<const Input> inputs);
   bool pre() const { return config.norm == NormPlacement::pre; }
 
+  static inline std::atomic<uint64_t> made{0};
+  uint64_t identity = ++made;  // tells this decoder's steps from another's (Device::repeat)
   Device* device = nullptr;
   const ParameterSet* weights = nullptr;
   ModelConfig config;
@@ -175,29 +179,40 @@ void Decoder::State::layer(int64_t index, int64_t rows) {
     device->add({.out = x, .a = x, .b = b});
 }
 
+// Rows of an input whose logits are wanted: its last ones.
+static int64_t wanted_rows(const Decoder::Input& input) {
+  return input.none ? 0 : input.every ? static_cast<int64_t>(input.tokens.size()) : 1;
+}
+
 // Copies the stream's rows whose logits are wanted to the front of `chosen`.
 int64_t Decoder::State::gather(std::span<const Input> inputs) {
   int64_t row = 0, count = 0;
   for (const Input& input : inputs) {
-    int64_t size = static_cast<int64_t>(input.tokens.size());
-    int64_t wanted = input.none ? 0 : input.every ? size : 1;
+    int64_t size = static_cast<int64_t>(input.tokens.size()), wanted = wanted_rows(input);
     if (wanted > 0) device->copy(chosen.rows(count, wanted), stream.rows(row + size - wanted, wanted));
     row += size, count += wanted;
   }
   return count;
 }
 
-Tensor Decoder::State::output(std::span<const Input> inputs) {
+void Decoder::State::output(std::span<const Input> inputs) {
   int64_t count = gather(inputs);
-  if (count == 0) return {};
+  if (count == 0) return;
   Tensor hidden = chosen.rows(0, count);
   if (config.final_norm) {
     hidden = chosen_normed.rows(0, count);
     join({.out = hidden, .x = chosen.rows(0, count)}, weights->final_norm);
   }
-  Tensor out = logits.rows(0, count);
-  output_logits(*device, *weights, config, out, hidden, output_scratch);
-  return out;
+  output_logits(*device, *weights, config, logits.rows(0, count), hidden, output_scratch);
+}
+
+void Decoder::State::run(std::span<const Input> inputs, int64_t rows) {
+  float scale = config.scale_embedding ? std::sqrt(static_cast<float>(config.d_model)) : 1.0f;
+  Tensor x = stream.rows(0, rows);
+  device->embedding_forward({.out = x, .tokens = tokens.rows(0, rows), .weight = weights->embedding, .scale = scale});
+  if (pre()) join({.out = normed.rows(0, rows), .x = x}, weights->layers[0].attention_norm);
+  for (int64_t l = 0; l < config.n_layer; ++l) layer(l, rows);
+  output(inputs);
 }
 
 Decoder::Decoder(Device& device, const ModelConfig& config, const ParameterSet& weights, const DecoderShape& shape)
@@ -220,13 +235,17 @@ Tensor Decoder::forward(std::span<const Input> inputs) {
   int64_t rows = s.check(inputs);
   if (rows == 0) return {};
   s.upload(inputs);
-  float scale = s.config.scale_embedding ? std::sqrt(static_cast<float>(s.config.d_model)) : 1.0f;
-  Tensor stream = s.stream.rows(0, rows);
-  s.device->embedding_forward(
-      {.out = stream, .tokens = s.tokens.rows(0, rows), .weight = s.weights->embedding, .scale = scale});
-  if (s.pre()) s.join({.out = s.normed.rows(0, rows), .x = stream}, s.weights->layers[0].attention_norm);
-  for (int64_t l = 0; l < s.config.n_layer; ++l) s.layer(l, rows);
-  return s.output(inputs);
+  int64_t wanted = 0;
+  bool step = true;  // one token and one row of logits of each: the same operations for every step of so many texts
+  for (const Input& input : inputs) {
+    wanted += wanted_rows(input);
+    step = step && input.tokens.size() == 1 && !input.none;
+  }
+  if (step)
+    s.device->repeat(s.identity << 20 | static_cast<uint64_t>(rows), [&] { s.run(inputs, rows); });
+  else
+    s.run(inputs, rows);
+  return wanted > 0 ? s.logits.rows(0, wanted) : Tensor();
 }
 
 int64_t Decoder::position(int32_t sequence) const { return state_->taken.at(sequence); }

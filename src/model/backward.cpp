@@ -12,6 +12,7 @@ void Pass::State::backward() {
   if (pre()) join_backward(config.n_layer - 1, d_hidden.rows(0, segment));
   for (int64_t l = config.n_layer - 1; l >= 0; --l) {
     if (shape.recompute && l + 1 < config.n_layer) layer_forward(l, true);
+    DeviceRange range(*device, fmt::format("layer {} backward", l));
     if (!pre()) join_backward(l, d_hidden.rows(0, segment));
     feedforward_backward(l);
     attention_backward(l);

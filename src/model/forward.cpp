@@ -89,6 +89,7 @@ void Pass::State::join_forward(int64_t layer, const ConstTensor& x, const ConstT
 }
 
 void Pass::State::layer_forward(int64_t layer, bool again) {
+  DeviceRange range(*device, fmt::format("layer {} forward", layer));
   LayerActivations& a = activations(layer);
   const LayerTensors& w = weights->layers[layer];
   int64_t heads = config.n_head * config.d_head, table = distances(keys());
@@ -184,6 +185,7 @@ void Pass::State::roll_memory(int64_t layer) {
 
 // Logits, the loss, and, in training, the gradients of both, a few rows at a time.
 double Pass::State::output_layer(const LossOptions& options) {
+  DeviceRange range(*device, "output layer");
   int64_t rows = segment * shape.lanes;
   Tensor h = matrix(hidden.rows(0, segment)), row_losses = losses.rows(0, segment).reshape({rows});
   Tensor d_h = shape.training ? matrix(d_hidden.rows(0, segment)) : Tensor();

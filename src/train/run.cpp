@@ -1,5 +1,6 @@
 // A run in its directory: start or resume, steps, validation, checkpoints, log.
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <optional>
 
@@ -21,6 +22,26 @@ void check_run(const RunOptions& run) {
   at_least("--keep", run.keep, 1), at_least("--sample-every", run.sample_every, 0);
 }
 
+/// The steps that a profiler records, the last included; none by default.
+struct ProfiledSteps {
+  int64_t first = -1, last = -1;
+
+  explicit ProfiledSteps(const std::string& text) {
+    if (text.empty()) return;
+    auto number = [&](std::string_view digits) {
+      int64_t value = -1;
+      auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+      if (error != std::errc() || end != digits.data() + digits.size() || value < 0)
+        fail_usage("--profile-steps {}: give a step, or the first and the last as 10-12", text);
+      return value;
+    };
+    size_t dash = text.find('-');
+    first = number(std::string_view(text).substr(0, dash));
+    last = dash == std::string::npos ? first : number(std::string_view(text).substr(dash + 1));
+    if (last < first) fail_usage("--profile-steps {}: the last step comes before the first", text);
+  }
+};
+
 bool validates(const RunOptions& run, const TokenFile& data) {
   return !data.validation().empty() && run.validate_tokens > 0;
 }
@@ -40,8 +61,10 @@ class Run {
  public:
   Run(Device& device, const TrainOptions& options, const RunOptions& run, const RunCallbacks& callbacks,
       const TokenFile& data)
-      : options_(options),
+      : device_(device),
+        options_(options),
         run_(run),
+        profiled_(run.profile_steps),
         callbacks_(callbacks),
         data_(data),
         files_(run.output),
@@ -109,7 +132,9 @@ class Run {
   }
 
   void one_step() {
+    if (trainer_->steps_done() == profiled_.first) device_.profile(true);
     StepReport report = trainer_->step();
+    if (report.step == profiled_.last) device_.profile(false);
     rates_.push_back(static_cast<double>(report.tokens) / std::max(report.seconds, 1e-9));
     printer_.step(report);
     log_.step(report, ceiling_);
@@ -169,8 +194,10 @@ class Run {
     log_.event(trainer_->steps_done(), what, text);
   }
 
+  Device& device_;
   TrainOptions options_;
   RunOptions run_;
+  ProfiledSteps profiled_;
   RunCallbacks callbacks_;
   TokenFile data_;
   RunFiles files_;

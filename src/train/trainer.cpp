@@ -137,6 +137,7 @@ std::vector<AdamWParameter> optimizer_list(const Trainer::State& s) {
 }
 
 void update(Trainer::State& s, double rate, double norm) {
+  DeviceRange range(s.device, "optimizer");
   const TrainOptions& o = s.options;
   std::vector<AdamWParameter> list = optimizer_list(s);
   double scale = o.clip > 0 && norm > o.clip ? o.clip / norm : 1;

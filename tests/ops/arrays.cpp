@@ -46,6 +46,8 @@ void encode(Dtype type, double x, char* to) {
       return put<int64_t>(to, x);
     case Dtype::u8:
       return put<uint8_t>(to, x);
+    case Dtype::i8:
+      return put<int8_t>(to, x);
     default:
       fail("the operation table holds no arrays of {}", dtype_name(type));
   }
@@ -68,6 +70,8 @@ double decode(Dtype type, const char* from) {
       return static_cast<double>(get<int64_t>(from));
     case Dtype::u8:
       return get<uint8_t>(from);
+    case Dtype::i8:
+      return get<int8_t>(from);
     default:
       fail("the operation table holds no arrays of {}", dtype_name(type));
   }

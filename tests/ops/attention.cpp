@@ -66,7 +66,10 @@ struct AttentionForwardRow : Operation {
                     {"same", 301},
                     {"docs", 1},
                     {"segments", 1}});
-    list.push_back({{"T", 1}, {"M", 0}, {"B", 1}, {"H", 1}, {"dh", 8}, {"topk", 64}, {"block", 1}});
+    for (int64_t topk : {0, 5})
+      list.push_back({{"T", 9}, {"M", 70}, {"B", 1}, {"H", 2}, {"dh", 200}, {"topk", topk}, {"segments", 1}});
+    list.push_back({{"T", 1}, {"M", 0}, {"B", 3}, {"H", 4}, {"dh", 8}, {"topk", 64}, {"block", 1}});
+    tiled_shapes(list);
     return list;
   }
 
@@ -74,7 +77,7 @@ struct AttentionForwardRow : Operation {
     attention_inputs(c, random);
     AttentionCase a(c);
     c.output("out", a.q.shape).row_axes = 2;
-    c.at("out").padding = c("packed") ? 5 : 0;
+    c.at("out").padding = c("packed") == 1 ? 5 : 0;
     c.output("lse", {a.B, a.H, a.T}, Dtype::fp32);
     if (a.topk) c.output("selected", a.mask_shape(), Dtype::u64);
   }

@@ -90,6 +90,9 @@ struct AttentionBackwardRow : Operation {
                     {"same", 301},
                     {"docs", 1},
                     {"segments", 1}});
+    tiled_shapes(list);
+    for (int64_t topk : {0, 5})
+      list.push_back({{"T", 9}, {"M", 70}, {"B", 1}, {"H", 2}, {"dh", 200}, {"topk", topk}, {"segments", 1}});
     return list;
   }
   double limit() const override { return 1e-4; }
@@ -99,7 +102,7 @@ struct AttentionBackwardRow : Operation {
     AttentionCase a(c);
     auto normal = [&] { return random.normal(); };
     auto zero = [] { return 0; };
-    auto pack = [&](Array& x) { x.row_axes = 2, x.padding = c("packed") ? 2 * a.H * a.dh + 1 : 0; };
+    auto pack = [&](Array& x) { x.row_axes = 2, x.padding = c("packed") ? 2 * a.H * a.dh + (c("packed") == 1 ? 1 : 0) : 0; };
     pack(c.input("d_out", a.q.shape, normal));
     pack(c.output("d_q", a.q.shape));
     pack(c.output("d_k", a.k.shape));

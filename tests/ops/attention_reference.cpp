@@ -37,12 +37,40 @@ bool AttentionCase::visible(int64_t b, int64_t i, int64_t j) const {
   return d >= 0 && (max_distance < 0 || d <= max_distance) && (starts.empty() || j >= starts(i, b));
 }
 
+void tiled_shapes(std::vector<Sizes>& list) {
+  list.push_back({{"T", 130}, {"M", 200}, {"B", 1}, {"H", 2}, {"dh", 64}, {"packed", 2}});
+  list.push_back({{"T", 130}, {"M", 0}, {"B", 2}, {"H", 1}, {"dh", 32}, {"same", 75}});
+  list.push_back({{"T", 70}, {"M", 128}, {"B", 1}, {"H", 1}, {"dh", 128}, {"distances", 90}, {"dropout", 1}});
+  list.push_back({{"T", 140},
+                  {"M", 101},
+                  {"B", 2},
+                  {"H", 1},
+                  {"dh", 64},
+                  {"distances", 100},
+                  {"same", 190},
+                  {"docs", 1},
+                  {"segments", 1},
+                  {"dropout", 1}});
+  list.push_back({{"T", 80}, {"M", 150}, {"B", 1}, {"H", 2}, {"dh", 64}, {"topk", 20}, {"dropout", 1}});
+  list.push_back({{"T", 130},
+                  {"M", 350},
+                  {"B", 1},
+                  {"H", 1},
+                  {"dh", 64},
+                  {"topk", 192},
+                  {"block", 1},
+                  {"first", 37},
+                  {"distances", 300},
+                  {"dropout", 1},
+                  {"segments", 1}});
+}
+
 void attention_inputs(Case& c, Random& random) {
   AttentionCase a(c);
   double stretch = c("sharp") ? 25 : 1;
   auto normal = [&] { return random.normal(); };
   auto half = [&] { return random.normal() / 2; };
-  auto pack = [&](Array& x) { x.row_axes = 2, x.padding = c("packed") ? 2 * a.H * a.dh + 3 : 0; };
+  auto pack = [&](Array& x) { x.row_axes = 2, x.padding = c("packed") ? 2 * a.H * a.dh + (c("packed") == 1 ? 3 : 0) : 0; };
   pack(c.input("q", {a.T, a.B, a.H, a.dh}, [&] { return stretch * random.normal(); }));
   pack(c.input("k", {a.K, a.B, a.H, a.dh}, normal));
   pack(c.input("value", {a.K, a.B, a.H, a.dh}, normal));

@@ -8,7 +8,8 @@ namespace longhand::ops {
 /// A case's sizes and arrays, looked up once.
 ///
 /// Switches: distances (0 = K), same (max_distance + 1), docs (document starts), segments, dropout, topk, block, first
-/// (first_position), packed (q, k and value are strided slices), sharp (scores beyond what exp can take),
+/// (first_position), packed (q, k and value are strided slices; 2: in
+/// whole pieces of 16 bytes), sharp (scores beyond what exp can take),
 /// ties (1: all scores of a row equal, 2: all of them +0 or -0).
 struct AttentionCase {
   explicit AttentionCase(const Case& c);
@@ -31,6 +32,9 @@ struct AttentionCase {
   Dropout dropout;
   const Array &q, &k, &value, &r, &u, &v, &starts, &bias, &embedding, &query_ids, &key_ids;
 };
+
+/// Shapes of several tiles of 64 queries, keys and distances, in rows of whole 16-byte pieces.
+void tiled_shapes(std::vector<Sizes>& list);
 
 /// Declares and draws q, k, value, r, u, v and what the switches ask for.
 void attention_inputs(Case& c, Random& random);

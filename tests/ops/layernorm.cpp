@@ -47,8 +47,8 @@ void draw_stream(Case& c, const char* name, Random& random) {
 struct LayerNormForwardRow : Operation {
   std::vector<Sizes> shapes() const override {
     std::vector<Sizes> list;
-    for (auto [rows, width] :
-         std::vector<std::array<int64_t, 2>>{{1, 1}, {1, 7}, {3, 33}, {17, 128}, {70, 320}, {9, 1023}})
+    for (auto [rows, width] : std::vector<std::array<int64_t, 2>>{
+             {1, 1}, {1, 7}, {3, 33}, {17, 128}, {70, 320}, {9, 1023}, {5, 2056}, {3, 4100}, {2, 8201}})
       list.push_back({{"rows", rows}, {"D", width}, {"residual", 1}, {"sum", 1}});
     for (int64_t residual : {0, 1})
       for (int64_t sum : {0, 1, 2, 3})
@@ -112,8 +112,17 @@ struct LayerNormForwardRow : Operation {
 struct LayerNormBackwardRow : Operation {
   std::vector<Sizes> shapes() const override {
     std::vector<Sizes> list;
-    for (auto [rows, width] :
-         std::vector<std::array<int64_t, 2>>{{1, 1}, {1, 7}, {3, 33}, {17, 128}, {70, 320}, {9, 1023}, {300, 5}})
+    for (auto [rows, width] : std::vector<std::array<int64_t, 2>>{{1, 1},
+                                                                  {1, 7},
+                                                                  {3, 33},
+                                                                  {17, 128},
+                                                                  {70, 320},
+                                                                  {9, 1023},
+                                                                  {300, 5},
+                                                                  {11, 1032},
+                                                                  {9, 2056},
+                                                                  {3, 4104},
+                                                                  {10, 8201}})
       list.push_back({{"rows", rows}, {"D", width}, {"residual", 1}, {"parts", 7}, {"dropout", 1}});
     for (int64_t parts : {4, 5, 7})
       for (int64_t dropout : {0, 1})

@@ -15,6 +15,8 @@
 /// CountingDevice abstract, and a line here without its row (`NAME_row`) does not link.
 #define LONGHAND_OPERATIONS(X)               \
   X(matmul, Matmul)                          \
+  X(quantize, Quantize)                      \
+  X(quantized_matmul, QuantizedMatmul)       \
   X(activation_backward, ActivationBackward) \
   X(bias_backward, BiasBackward)             \
   X(embedding_forward, EmbeddingForward)     \
@@ -112,6 +114,8 @@ class CountingDevice final : public Device {
   void copy(const Tensor& to, const ConstTensor& from) override { device_->copy(to, from); }
   void zero(const Tensor& tensor) override { device_->zero(tensor); }
   void synchronize() override { device_->synchronize(); }
+  void repeat(uint64_t key, const std::function<void()>& work) override { device_->repeat(key, work); }
+  Ceilings ceilings() override { return device_->ceilings(); }
 
 #define LONGHAND_COUNT(method, Arguments)    \
   void method(const Arguments& a) override { \

@@ -1,5 +1,6 @@
 #include "src/device/cpu/cpu_device.h"
 
+#include <sys/mman.h>
 #include <sys/sysinfo.h>
 
 #include <cstdlib>
@@ -7,6 +8,7 @@
 #include <new>
 
 #include "src/device/cpu/kernels/isa.h"
+#include "src/device/devices.h"
 
 namespace longhand::cpu {
 
@@ -47,9 +49,12 @@ void* CpuDevice::scratch(int thread, int64_t bytes) {
 }
 
 void* CpuDevice::allocate(int64_t bytes) {
-  int64_t rounded = (bytes + 4095) / 4096 * 4096;
-  void* memory = rounded > 0 ? std::aligned_alloc(4096, rounded) : nullptr;
+  // Large pieces ask for large pages: weights are read in strides that small pages' address translation is slow at.
+  constexpr int64_t small_page = 4096, large_page = 2 << 20;
+  int64_t page = bytes >= 2 * large_page ? large_page : small_page, rounded = (bytes + page - 1) / page * page;
+  void* memory = rounded > 0 ? std::aligned_alloc(page, rounded) : nullptr;
   if (rounded > 0 && !memory) fail("the cpu device could not allocate {} bytes", bytes);
+  if (memory && page == large_page) madvise(memory, rounded, MADV_HUGEPAGE);
   if (memory) std::memset(memory, 0, rounded);
   return memory;
 }
@@ -89,3 +94,11 @@ void CpuDevice::copy(const Tensor& to, const ConstTensor& from) {
 }
 
 }  // namespace longhand::cpu
+
+namespace longhand {
+
+std::unique_ptr<Device> make_cpu_device(const DeviceOptions& options) {
+  return std::make_unique<cpu::CpuDevice>(options);
+}
+
+}  // namespace longhand

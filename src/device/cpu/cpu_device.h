@@ -23,8 +23,11 @@ class CpuDevice final : public Device {
   void download(void* to, const ConstTensor& from) override;
   void copy(const Tensor& to, const ConstTensor& from) override;
   void zero(const Tensor& tensor) override;
+  Ceilings ceilings() override { return cached_ceilings(pool_.size()); }
 
   void matmul(const Matmul&) override;
+  void quantize(const Quantize&) override;
+  void quantized_matmul(const QuantizedMatmul&) override;
   void activation_backward(const ActivationBackward&) override;
   void bias_backward(const BiasBackward&) override;
   void embedding_forward(const EmbeddingForward&) override;

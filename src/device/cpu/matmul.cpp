@@ -31,20 +31,22 @@ constexpr int64_t few_task_bytes = 128 << 10;  // of b, the least that is worth 
 struct Matrix {
   void* data = nullptr;
   int64_t rows = 0, columns = 0, stride = 0;
-  bool is_bf16 = false;
+  bool is_bf16 = false, is_fp16 = false;
 
+  int64_t width() const { return is_bf16 || is_fp16 ? 2 : 4; }
   const void* at(int64_t row, int64_t column) const {
-    return static_cast<const char*>(data) + (row * stride + column) * (is_bf16 ? 2 : 4);
+    return static_cast<const char*>(data) + (row * stride + column) * width();
   }
 };
 
 /// A tensor as a matrix: its leading axes joined.
-Matrix as_matrix(const ConstTensor& t, const char* name) {
+Matrix as_matrix(const ConstTensor& t, const char* name, bool may_be_fp16 = false) {
   if (t.rank() < 2) fail("matmul: {} has shape {}, a matrix is needed", name, t.shape().text());
-  if (t.type() != Dtype::fp32 && t.type() != Dtype::bf16)
+  bool is_fp16 = may_be_fp16 && t.type() == Dtype::fp16;
+  if (t.type() != Dtype::fp32 && t.type() != Dtype::bf16 && !is_fp16)
     fail("matmul: {} holds {}, fp32 or bf16 is needed", name, dtype_name(t.type()));
   int last = t.rank() - 1;
-  Matrix matrix{const_cast<void*>(t.data()), 1, t.size(last), t.stride(last - 1), t.type() == Dtype::bf16};
+  Matrix matrix{const_cast<void*>(t.data()), 1, t.size(last), t.stride(last - 1), t.type() == Dtype::bf16, is_fp16};
   for (int axis = 0; axis < last; ++axis) matrix.rows *= t.size(axis);
   bool joined = t.size(last) <= 1 || t.stride(last) == 1;
   for (int axis = 0; axis + 1 < last; ++axis)
@@ -65,7 +67,7 @@ struct Product {
   explicit Product(const Matmul& op);
 };
 
-Product::Product(const Matmul& op) : a(as_matrix(op.a, "a")), b(as_matrix(op.b, "b")) {
+Product::Product(const Matmul& op) : a(as_matrix(op.a, "a")), b(as_matrix(op.b, "b", op.transpose_b)) {
   Matrix out = as_matrix(op.out, "out");
   m = op.transpose_a ? a.columns : a.rows, k = op.transpose_a ? a.rows : a.columns;
   n = op.transpose_b ? b.rows : b.columns;
@@ -100,10 +102,11 @@ Product::Product(const Matmul& op) : a(as_matrix(op.a, "a")), b(as_matrix(op.b, 
     output.counter3 = static_cast<uint32_t>(s.use) << 24 | static_cast<uint32_t>(s.step >> 32 & 0xffffff);
   }
   bool pairs = a.is_bf16 && b.is_bf16 && matmul_kernels().pairs && __builtin_cpu_supports("avx512bf16");
-  auto words = [&](bool is_bf16) {
-    return pairs ? MatmulWords::bf16_pairs : is_bf16 ? MatmulWords::bf16 : MatmulWords::fp32;
+  auto words = [&](const Matrix& x) {
+    if (x.is_fp16) return MatmulWords::fp16;
+    return pairs ? MatmulWords::bf16_pairs : x.is_bf16 ? MatmulWords::bf16 : MatmulWords::fp32;
   };
-  a_words = words(a.is_bf16), b_words = words(b.is_bf16);
+  a_words = words(a), b_words = words(b);
 }
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -153,7 +156,7 @@ void CpuDevice::matmul(const Matmul& op) {
   if (few) {
     int64_t most_rows = ceil_div(m, most_panels);
     few_width = *std::lower_bound(std::begin(kernels.few_widths), std::end(kernels.few_widths), most_rows);
-    int64_t tasks = n * block_k * (product.b.is_bf16 ? 2 : 4) / few_task_bytes;
+    int64_t tasks = n * block_k * product.b.width() / few_task_bytes;
     group = ceil_div(column_panels, std::clamp<int64_t>(tasks, 1, 4 * threads()));
   }
   int64_t groups = ceil_div(column_panels, group);

@@ -4,8 +4,10 @@
 // R rows by two vectors of columns, its sums in registers: a step reads two vectors of b and broadcasts R words of a.
 #include "src/device/cpu/kernels/matmul.h"
 
+#include "src/device/cpu/kernels/fp16.h"
 #include "src/device/cpu/kernels/matmul_epilogue.h"
 #include "src/device/cpu/kernels/simd.h"
+#include "src/device/cpu/kernels/transpose.h"
 
 namespace longhand::cpu {
 inline namespace LONGHAND_ISA {
@@ -23,35 +25,12 @@ constexpr int tile_rows = 6;
 constexpr int tile_rows = 4;
 #endif
 
-// One round of the transpose by butterflies: exchanges the bit `step` of the row with that of the lane.
-template <int step>
-LONGHAND_INLINE void exchange(uvec (&x)[lanes]) {
-  uvec low{}, high{};
-  for (int i = 0; i < lanes; ++i) {
-    low[i] = i & step ? lanes + i - step : i;
-    high[i] = i & step ? lanes + i : i + step;
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < lanes; ++i) {
-    if (i & step) continue;
-    uvec a = x[i], b = x[i + step];
-    x[i] = __builtin_shuffle(a, b, low);
-    x[i + step] = __builtin_shuffle(a, b, high);
-  }
-}
-
-LONGHAND_INLINE void transpose(uvec (&x)[lanes]) {
-  exchange<1>(x);
-  exchange<2>(x);
-  if constexpr (lanes > 4) exchange<4>(x);
-  if constexpr (lanes > 8) exchange<8>(x);
-}
-
 struct Pair {
   half low, high;
 };
 LONGHAND_INLINE uvec words(const float* p) { return (uvec)load(p); }
 LONGHAND_INLINE uvec words(const half* p) { return (uvec)load(p); }
+LONGHAND_INLINE uvec words(const fp16* p) { return (uvec)load(p); }
 LONGHAND_INLINE uvec words(const Pair* p) { return *reinterpret_cast<const pair_unaligned*>(p); }
 LONGHAND_INLINE uint32_t word(const float* p) {
   uint32_t bits;
@@ -59,6 +38,10 @@ LONGHAND_INLINE uint32_t word(const float* p) {
   return bits;
 }
 LONGHAND_INLINE uint32_t word(const half* p) { return static_cast<uint32_t>(p->bits) << 16; }
+LONGHAND_INLINE uint32_t word(const fp16* p) {
+  float x = load_part(p, 1)[0];
+  return word(&x);
+}
 LONGHAND_INLINE uint32_t word(const Pair* p) { return p->low.bits | static_cast<uint32_t>(p->high.bits) << 16; }
 
 /// The first n words; the others are 0.
@@ -144,6 +127,8 @@ void pack(uint32_t* to, const MatmulStrip& s) {
       pack_columns(to, s, whole, static_cast<const half*>(s.from), s.words == MatmulWords::bf16_pairs);
   } else if (s.words == MatmulWords::fp32) {
     pack_rows(to, s, static_cast<const float*>(s.from), s.stride * 4, s.k);
+  } else if (s.words == MatmulWords::fp16) {
+    pack_rows(to, s, static_cast<const fp16*>(s.from), s.stride * 2, s.k);
   } else if (s.words == MatmulWords::bf16) {
     pack_rows(to, s, static_cast<const half*>(s.from), s.stride * 2, s.k);
   } else {
@@ -221,9 +206,18 @@ void multiply(const MatmulBlock& block, const MatmulOutput& output) {
 // two apart would drive each other out of the first.
 constexpr int64_t bytes_ahead = 512;
 
+/// The lower or upper halves of words as fp32.
+template <MatmulWords kind>
+LONGHAND_INLINE vec half_words(uvec x, bool upper) {
+  if constexpr (kind == MatmulWords::bf16) return (vec)(upper ? x & 0xffff0000u : x << 16);
+  hvec bits = __builtin_convertvector(upper ? x >> 16 : x & 0xffffu, hvec);
+  return load(reinterpret_cast<const fp16*>(&bits));
+}
+
 template <int R, MatmulWords kind>
 void few_tile(const uint32_t* a_words, const MatmulStrip& s, float* sums) {
   constexpr bool pairs = kind == MatmulWords::bf16_pairs;
+  constexpr bool halves = kind == MatmulWords::bf16 || kind == MatmulWords::fp16;
   constexpr int64_t width = kind == MatmulWords::fp32 ? 4 : 2, vector_bytes = sizeof(uvec);
   const float* a = reinterpret_cast<const float*>(a_words);
   const char* row[lanes];
@@ -243,12 +237,12 @@ void few_tile(const uint32_t* a_words, const MatmulStrip& s, float* sums) {
     transpose(x);
 #pragma GCC unroll 16
     for (int i = 0; i < lanes; ++i) {
-      vec right = (vec)(kind == MatmulWords::bf16 ? x[i] << 16 : x[i]);
+      vec right = halves ? half_words<kind>(x[i], false) : (vec)x[i];
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) c[r] = step<pairs>(c[r], right, splat(a[r]));
       a += R;
-      if (kind != MatmulWords::bf16) continue;
-      right = (vec)(x[i] & 0xffff0000u);
+      if (!halves) continue;
+      right = half_words<kind>(x[i], true);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) c[r] = step<pairs>(c[r], right, splat(a[r]));
       a += R;
@@ -275,6 +269,7 @@ template <int R>
 LONGHAND_INLINE FewTile few_tile_for(MatmulWords kind) {
   if (kind == MatmulWords::fp32) return few_tile<R, MatmulWords::fp32>;
   if (kind == MatmulWords::bf16) return few_tile<R, MatmulWords::bf16>;
+  if (kind == MatmulWords::fp16) return few_tile<R, MatmulWords::fp16>;
   return few_tile<R, MatmulWords::bf16_pairs>;
 }
 LONGHAND_INLINE FewTile few_tile_for(int width, MatmulWords kind) {

@@ -8,8 +8,8 @@
 namespace longhand::cpu {
 
 /// How the elements of an operand become the 32-bit words of a panel: kept, widened to fp32, or two bf16 of successive
-/// k side by side (for the processor's bf16 dot product).
-enum class MatmulWords : uint8_t { fp32, bf16, bf16_pairs };
+/// k side by side (for the processor's bf16 dot product). fp16 stands in b alone, with k contiguous.
+enum class MatmulWords : uint8_t { fp32, bf16, bf16_pairs, fp16 };
 
 /// A strip of an operand. Row r, element p stands at from[r * stride + p], or from[p * stride + r] when the rows run
 /// along the contiguous axis (`k_major`). Strides and `readable` count elements.

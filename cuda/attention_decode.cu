@@ -1,0 +1,433 @@
+// Relative attention over rings, one query at a time, without gradients.
+//
+//   a_d = ((q + u) . key[p - d] + (q + v) . r[min(d, distances - 1)]) / sqrt(dh),   0 <= d < min(window, p + 1)
+//   out = softmax(a) . value, over all d or over the topk largest a_d (the nearer d among equals)
+//
+// The distances are cut into splits of fixed length, which depends on the window alone; a block takes one split of one
+// query and head, and a query's bits do not depend on its neighbours. Within a block a group of lanes takes a row of
+// keys, each lane 16 bytes of it at once (one element where rows are not aligned), four rows in flight.
+//   Dense: every split leaves its largest score, its sum and its weighted values; a second kernel adds them in order.
+//   Top-k: the first kernel leaves the scores, the second finds the topk-th largest by radix selection, lists the kept
+//   distances in rising order and adds their values.
+// Moves N·H·window·dh elements of keys and as many of values (top-k: topk of them); r is shared by all queries and
+// comes from the second-level cache. Limit: memory bandwidth.
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
+
+#include "cuda/gpu_device.h"
+#include "cuda/numeric.h"
+#include "src/device/checks.h"
+
+namespace longhand::LONGHAND_GPU {
+namespace {
+
+constexpr int split_threads = 128, select_threads = 256, combine_threads = 128;
+constexpr int longest_split = 512, rows_in_flight = 4, most_columns = 256;
+
+template <class T>
+struct Decode {
+  T* out;
+  const T *q, *keys, *values, *r, *u, *v;
+  const int64_t* position;
+  const int32_t* sequence;
+  int64_t out_row, out_head, q_row, q_head, u_head, v_head, r_row, r_head;
+  int64_t key_sequence, key_slot, key_head, value_sequence, value_slot, value_head;
+  int64_t slots, window, distances, topk, split, splits;
+  int heads, width, group;  // group: lanes that share a row, a power of two
+  float sigma;
+  float* partial;   // [N, H, splits, 2 + width]: largest score, sum, weighted values
+  float* scores;    // [N, H, window], top-k
+  float* weights;   // [N, H, topk]
+  int32_t* chosen;  // [N, H, topk]: distances
+};
+
+/// The query and head of a block, and where its keys lie.
+template <class T>
+struct Place {
+  int64_t row, head, position, visible, newest_slot;
+  const T *keys, *values, *r;
+
+  __device__ __forceinline__ Place(const Decode<T>& a, int64_t row, int64_t head) : row(row), head(head) {
+    position = a.position[row];
+    visible = position + 1 < a.window ? position + 1 : a.window;
+    newest_slot = position % a.slots;
+    int64_t sequence = a.sequence[row];
+    keys = a.keys + sequence * a.key_sequence + head * a.key_head;
+    values = a.values + sequence * a.value_sequence + head * a.value_head;
+    r = a.r + head * a.r_head;
+  }
+  __device__ __forceinline__ int64_t slot(const Decode<T>& a, int64_t distance) const {
+    int64_t slot = newest_slot - distance;
+    return slot < 0 ? slot + a.slots : slot;
+  }
+};
+
+/// P neighbouring elements of a row as floats, zeros beyond its end.
+template <int P, class T>
+__device__ __forceinline__ void load_columns(float (&x)[P], const T* row, int column, int width) {
+  if constexpr (P == 1) {
+    x[0] = column < width ? to_float(row[column]) : 0.0f;
+  } else if (column < width) {
+    load_piece(x, row + column);
+  } else {
+#pragma unroll
+    for (int i = 0; i < P; ++i) x[i] = 0.0f;
+  }
+}
+
+/// query[0] = (q + u) / sqrt(dh), query[1] = (q + v) / sqrt(dh), each padded with zeros to `padded` columns.
+template <class T>
+__device__ __forceinline__ void load_query(const Decode<T>& a, const Place<T>& at, float* query, int padded) {
+  const T* q = a.q + at.row * a.q_row + at.head * a.q_head;
+  for (int c = threadIdx.x; c < padded; c += blockDim.x) {
+    float x = c < a.width ? to_float(q[c]) : 0.0f;
+    query[c] = c < a.width ? (x + to_float(a.u[at.head * a.u_head + c])) * a.sigma : 0.0f;
+    query[padded + c] = c < a.width ? (x + to_float(a.v[at.head * a.v_head + c])) * a.sigma : 0.0f;
+  }
+}
+
+template <int P>
+__device__ __forceinline__ void add_products(float (&sum)[rows_in_flight], const float* query,
+                                             const float (&x)[rows_in_flight][P]) {
+#pragma unroll
+  for (int c = 0; c < P; ++c) {
+    float q = query[c];
+#pragma unroll
+    for (int i = 0; i < rows_in_flight; ++i) sum[i] += q * x[i][c];
+  }
+}
+
+/// scores[j] = the score at distance first + j, j < count.
+template <int P, class T>
+__device__ __forceinline__ void score_rows(const Decode<T>& a, const Place<T>& at, const float* query, int padded,
+                                           int64_t first, int count, float* scores) {
+  int lane = threadIdx.x % a.group, group = threadIdx.x / a.group, groups = split_threads / a.group;
+  for (int base = 0; base < count; base += groups * rows_in_flight) {
+    const T *key[rows_in_flight], *r[rows_in_flight];
+    float sum[rows_in_flight];
+#pragma unroll
+    for (int i = 0; i < rows_in_flight; ++i) {
+      int j = base + i * groups + group;
+      int64_t distance = first + (j < count ? j : count - 1);
+      key[i] = at.keys + at.slot(a, distance) * a.key_slot;
+      r[i] = at.r + (distance < a.distances ? distance : a.distances - 1) * a.r_row;
+      sum[i] = 0.0f;
+    }
+    for (int column = lane * P; column < padded; column += a.group * P) {
+      float x[rows_in_flight][P];
+#pragma unroll
+      for (int i = 0; i < rows_in_flight; ++i) load_columns(x[i], key[i], column, a.width);
+      add_products(sum, query + column, x);
+#pragma unroll
+      for (int i = 0; i < rows_in_flight; ++i) load_columns(x[i], r[i], column, a.width);
+      add_products(sum, query + padded + column, x);
+    }
+#pragma unroll
+    for (int i = 0; i < rows_in_flight; ++i) {
+      for (int step = a.group / 2; step > 0; step /= 2) sum[i] += __shfl_xor_sync(all_lanes, sum[i], step);
+      int j = base + i * groups + group;
+      if (lane == 0 && j < count) scores[j] = sum[i];
+    }
+  }
+}
+
+/// store(c, sum over j of weight(j) * value(row at distance_of(j))[c]) for every column c; `sums` has
+/// [threads / 32][most_columns] floats. Groups of lanes take every groups-th row; lanes, then warps add in a fixed
+/// order.
+template <int P, int threads, class T, class Weight, class Distance, class Store>
+__device__ __forceinline__ void add_values(const Decode<T>& a, const Place<T>& at, int count, float* sums,
+                                           const Weight& weight, const Distance& distance_of, const Store& store) {
+  int lane = threadIdx.x % a.group, group = threadIdx.x / a.group, groups = threads / a.group;
+  int columns = a.group * P;
+  for (int first = 0; first < a.width; first += columns) {
+    float sum[P] = {};
+    for (int base = 0; base < count; base += groups * rows_in_flight) {
+      float x[rows_in_flight][P], w[rows_in_flight];
+#pragma unroll
+      for (int i = 0; i < rows_in_flight; ++i) {
+        int j = base + i * groups + group, valid = j < count ? j : count - 1;
+        w[i] = j < count ? weight(valid) : 0.0f;
+        load_columns(x[i], at.values + at.slot(a, distance_of(valid)) * a.value_slot, first + lane * P, a.width);
+      }
+#pragma unroll
+      for (int i = 0; i < rows_in_flight; ++i)
+#pragma unroll
+        for (int c = 0; c < P; ++c) sum[c] += w[i] * x[i][c];
+    }
+#pragma unroll
+    for (int c = 0; c < P; ++c) {
+      for (int step = a.group; step < 32; step *= 2) sum[c] += __shfl_xor_sync(all_lanes, sum[c], step);
+      if (static_cast<int>(threadIdx.x % 32) < a.group) sums[threadIdx.x / 32 * most_columns + lane * P + c] = sum[c];
+    }
+    __syncthreads();
+    for (int c = threadIdx.x; c < columns && first + c < a.width; c += threads) {
+      float total = 0;
+#pragma unroll
+      for (int warp = 0; warp < threads / 32; ++warp) total += sums[warp * most_columns + c];
+      store(first + c, total);
+    }
+    __syncthreads();
+  }
+}
+
+/// scores[j] becomes exp(scores[j] - largest), in place; returns their sum in every thread.
+template <int threads>
+__device__ __forceinline__ float exponentials(float* scores, int count, float largest, float* shared) {
+  float sum = 0;
+  for (int j = threadIdx.x; j < count; j += threads) sum += scores[j] = expf(scores[j] - largest);
+  return block_sum<threads>(sum, shared);
+}
+
+/// Block (row * splits + split, head). Dense: the split's partial result. Top-k: its scores.
+template <int P, class T>
+__global__ void __launch_bounds__(split_threads, 4) decode_split_kernel(Decode<T> a) {
+  SIMT_SHARED(float, scores, [longest_split]);
+  SIMT_SHARED(float, sums, [split_threads / 32 * most_columns]);
+  SIMT_SHARED(float, warps, [split_threads / 32]);
+  SIMT_DYN_SHARED(float, query);
+  Place<T> at(a, blockIdx.x / a.splits, blockIdx.y);
+  int64_t split = blockIdx.x % a.splits, first = split * a.split;
+  if (first >= at.visible) return;
+  int count = static_cast<int>(at.visible - first < a.split ? at.visible - first : a.split);
+  int padded = (a.width + P - 1) / P * P;
+  load_query(a, at, query, padded);
+  __syncthreads();
+  int64_t pair = at.row * a.heads + at.head;
+  if (a.topk > 0) {
+    score_rows<P>(a, at, query, padded, first, count, a.scores + pair * a.window + first);
+    return;
+  }
+  score_rows<P>(a, at, query, padded, first, count, scores);
+  __syncthreads();
+  float largest = scores[0];
+  for (int j = threadIdx.x; j < count; j += split_threads) largest = fmaxf(largest, scores[j]);
+  largest = block_max<split_threads>(largest, warps);
+  float sum = exponentials<split_threads>(scores, count, largest, warps);
+  float* partial = a.partial + (pair * a.splits + split) * (2 + a.width);
+  if (threadIdx.x == 0) partial[0] = largest, partial[1] = sum;
+  add_values<P, split_threads>(
+      a, at, count, sums, [&](int j) { return scores[j]; }, [&](int j) { return first + j; },
+      [&](int c, float x) { partial[2 + c] = x; });
+}
+
+/// Block (row, head): the splits' partial results, added in order.
+template <class T>
+__global__ void __launch_bounds__(combine_threads) decode_combine_kernel(Decode<T> a) {
+  Place<T> at(a, blockIdx.x, blockIdx.y);
+  int64_t splits = (at.visible + a.split - 1) / a.split, step = 2 + a.width;
+  const float* partial = a.partial + (at.row * a.heads + at.head) * a.splits * step;
+  float largest = partial[0];
+  for (int64_t s = 1; s < splits; ++s) largest = fmaxf(largest, partial[s * step]);
+  for (int c = threadIdx.x; c < a.width; c += combine_threads) {
+    float sum = 0, total = 0;
+    for (int64_t s = 0; s < splits; ++s) {
+      float scale = expf(partial[s * step] - largest);
+      total += scale * partial[s * step + 1], sum += scale * partial[s * step + 2 + c];
+    }
+    a.out[at.row * a.out_row + at.head * a.out_head + c] = from_float<T>(sum / total);
+  }
+}
+
+/// An integer of the same order; -0 counts as 0.
+__device__ __forceinline__ uint32_t ordered(float x) {
+  uint32_t bits = __float_as_uint(x + 0.0f);
+  return bits >> 31 ? ~bits : bits | 0x80000000u;
+}
+
+struct Threshold {
+  uint32_t key;  // entries above it are kept, of those that equal it the first `equal`
+  int equal;
+};
+
+/// The keep-th largest of `count` scores, by its bytes from the top: a histogram of those that share the bytes found.
+__device__ __forceinline__ Threshold find_threshold(const float* scores, int count, int keep, int* histogram,
+                                                    Threshold* shared) {
+  Threshold found{0, keep};
+  for (int shift = 24; shift >= 0; shift -= 8) {
+    for (int bin = threadIdx.x; bin < 256; bin += select_threads) histogram[bin] = 0;
+    __syncthreads();
+    for (int j = threadIdx.x; j < count; j += select_threads) {
+      uint32_t key = ordered(scores[j]);
+      if (shift == 24 || (key ^ found.key) >> (shift + 8) == 0) atomicAdd(&histogram[key >> shift & 255], 1);
+    }
+    __syncthreads();
+    if (threadIdx.x < 32) {
+      // Lane l has the eight bins down from 255 - 8 l; it finds the byte when the sum passes `equal` among them.
+      int top = 255 - 8 * static_cast<int>(threadIdx.x), own = 0;
+#pragma unroll
+      for (int i = 0; i < 8; ++i) own += histogram[top - i];
+      int before = own;
+#pragma unroll
+      for (int step = 1; step < 32; step *= 2) {
+        int other = __shfl_up_sync(all_lanes, before, step);
+        if (threadIdx.x >= static_cast<unsigned>(step)) before += other;
+      }
+      before -= own;
+      if (before < found.equal && before + own >= found.equal) {
+        int bin = top;
+        for (; before + histogram[bin] < found.equal; --bin) before += histogram[bin];
+        *shared = {found.key | static_cast<uint32_t>(bin) << shift, found.equal - before};
+      }
+    }
+    __syncthreads();
+    found = *shared;
+  }
+  return found;
+}
+
+/// The sum of x over the threads before this one.
+__device__ __forceinline__ int sum_before(int x, int* warps) {
+  int sum = x, lane = threadIdx.x % 32;
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) {
+    int other = __shfl_up_sync(all_lanes, sum, step);
+    if (lane >= step) sum += other;
+  }
+  if (lane == 31) warps[threadIdx.x / 32] = sum;
+  __syncthreads();
+  for (int warp = 0; warp < static_cast<int>(threadIdx.x) / 32; ++warp) sum += warps[warp];
+  __syncthreads();
+  return sum - x;
+}
+
+/// Block (row, head): lists the topk largest scores in the order of their distances, then their softmax and values.
+/// Every thread looks through one stretch of neighbouring distances.
+template <int P, class T>
+__global__ void __launch_bounds__(select_threads) decode_select_kernel(Decode<T> a) {
+  SIMT_SHARED(int, histogram, [256]);
+  SIMT_SHARED(Threshold, threshold, [1]);
+  SIMT_SHARED(int, counts, [select_threads / 32]);
+  SIMT_SHARED(float, sums, [select_threads / 32 * most_columns]);
+  SIMT_SHARED(float, warps, [select_threads / 32]);
+  Place<T> at(a, blockIdx.x, blockIdx.y);
+  int64_t pair = at.row * a.heads + at.head;
+  const float* scores = a.scores + pair * a.window;
+  float* weights = a.weights + pair * a.topk;
+  int32_t* chosen = a.chosen + pair * a.topk;
+  int visible = static_cast<int>(at.visible), keep = static_cast<int>(a.topk < at.visible ? a.topk : at.visible);
+
+  Threshold least = find_threshold(scores, visible, keep, histogram, threshold);
+  int each = (visible + select_threads - 1) / select_threads, begin = each * static_cast<int>(threadIdx.x);
+  int end = begin + each < visible ? begin + each : visible, above = 0, equal = 0;
+  float largest = scores[0];
+  for (int j = begin; j < end; ++j) {
+    uint32_t key = ordered(scores[j]);
+    above += key > least.key, equal += key == least.key, largest = fmaxf(largest, scores[j]);
+  }
+  int equal_before = sum_before(equal, counts), place = sum_before(above, counts);
+  place += equal_before < least.equal ? equal_before : least.equal;
+  for (int j = begin; j < end; ++j) {
+    uint32_t key = ordered(scores[j]);
+    if (key > least.key || (key == least.key && equal_before++ < least.equal))
+      chosen[place] = j, weights[place++] = scores[j];
+  }
+  largest = block_max<select_threads>(largest, warps);
+  float sum = exponentials<select_threads>(weights, keep, largest, warps);
+  add_values<P, select_threads>(
+      a, at, keep, sums, [&](int j) { return weights[j]; }, [&](int j) { return static_cast<int64_t>(chosen[j]); },
+      [&](int c, float x) { a.out[at.row * a.out_row + at.head * a.out_head + c] = from_float<T>(x / sum); });
+}
+
+void check_tensor(const ConstTensor& t, const char* name, Dtype type, const Shape& shape) {
+  if (t.type() != type || t.shape() != shape)
+    fail("attention_decode: {} is {} {}, {} {} was expected", name, dtype_name(t.type()), t.shape().text(),
+         dtype_name(type), shape.text());
+  if (t.size(t.rank() - 1) > 1 && t.stride(t.rank() - 1) != 1)
+    fail("attention_decode: the last axis of {} {} is not contiguous", name, shape.text());
+}
+
+void check_decode(const AttentionDecode& a) {
+  if (a.q.rank() != 3 || a.keys.rank() != 4 || a.r.rank() != 3)
+    fail("attention_decode: q [N, H, dh], keys [S, slots, H, dh] and r [distances, H, dh] are needed");
+  Dtype type = a.q.type();
+  float_index(a.q, "attention_decode", "q");
+  int64_t n = a.q.size(0), heads = a.q.size(1), width = a.q.size(2);
+  check_tensor(a.q, "q", type, {n, heads, width});
+  check_tensor(a.out, "out", type, {n, heads, width});
+  check_tensor(a.keys, "keys", type, {a.keys.size(0), a.keys.size(1), heads, width});
+  check_tensor(a.values, "values", type, a.keys.shape());
+  check_tensor(a.r, "r", type, {a.r.size(0), heads, width});
+  check_tensor(a.u, "u", type, {heads, width});
+  check_tensor(a.v, "v", type, {heads, width});
+  check_tensor(a.position, "position", Dtype::i64, {n});
+  check_tensor(a.sequence, "sequence", Dtype::i32, {n});
+  if (a.window < 1 || a.window > a.keys.size(1) || a.window > INT32_MAX || a.topk < 0 || a.r.size(0) < 1)
+    fail("attention_decode: window {} (1 to {} slots), topk {}, {} distances", a.window, a.keys.size(1), a.topk,
+         a.r.size(0));
+}
+
+/// Rows of keys, values and r all begin at multiples of 16 bytes.
+bool rows_aligned(const AttentionDecode& a) {
+  int64_t piece = 16 / dtype_bytes(a.q.type());
+  auto aligned = [&](const ConstTensor& t) {
+    bool strides = t.size(t.rank() - 1) % piece == 0;
+    for (int axis = 0; axis + 1 < t.rank(); ++axis)
+      strides = strides && (t.size(axis) == 1 || t.stride(axis) % piece == 0);
+    return strides && aligned16(t.data());
+  };
+  return aligned(a.keys) && aligned(a.values) && aligned(a.r);
+}
+
+template <class T>
+Decode<T> arguments(const AttentionDecode& a) {
+  auto data = [](const ConstTensor& t) { return static_cast<const T*>(t.data()); };
+  Decode<T> d{.out = static_cast<T*>(a.out.data()),
+              .q = data(a.q),
+              .keys = data(a.keys),
+              .values = data(a.values),
+              .r = data(a.r),
+              .u = data(a.u),
+              .v = data(a.v)};
+  d.position = static_cast<const int64_t*>(a.position.data()),
+  d.sequence = static_cast<const int32_t*>(a.sequence.data());
+  d.out_row = a.out.stride(0), d.out_head = a.out.stride(1), d.q_row = a.q.stride(0), d.q_head = a.q.stride(1);
+  d.u_head = a.u.stride(0), d.v_head = a.v.stride(0), d.r_row = a.r.stride(0), d.r_head = a.r.stride(1);
+  d.key_sequence = a.keys.stride(0), d.key_slot = a.keys.stride(1), d.key_head = a.keys.stride(2);
+  d.value_sequence = a.values.stride(0), d.value_slot = a.values.stride(1), d.value_head = a.values.stride(2);
+  d.slots = a.keys.size(1), d.window = a.window, d.distances = a.r.size(0);
+  d.topk = a.topk < a.window ? a.topk : 0;
+  d.heads = static_cast<int>(a.q.size(1)), d.width = static_cast<int>(a.q.size(2));
+  d.sigma = static_cast<float>(1.0 / std::sqrt(static_cast<double>(a.q.size(2))));
+  // About 32 splits a head, so that a single query fills the card; none shorter than 64 keys.
+  d.split = std::clamp<int64_t>((a.window + 32 * 64 - 1) / (32 * 64) * 64, 64, longest_split);
+  d.splits = (a.window + d.split - 1) / d.split;
+  return d;
+}
+
+}  // namespace
+
+void GpuDevice::attention_decode(const AttentionDecode& a) {
+  check_decode(a);
+  Operation operation(*this);
+  int64_t n = a.q.size(0), heads = a.q.size(1), width = a.q.size(2);
+  if (n * heads * width == 0) return;
+  for_type(a.q.type(), [&](auto zero) {
+    using T = decltype(zero);
+    Decode<T> d = arguments<T>(a);
+    if (d.topk == 0) {
+      d.partial = scratch<float>(n * heads * d.splits * (2 + width));
+    } else {
+      d.scores = scratch<float>(n * heads * d.window);
+      d.weights = scratch<float>(n * heads * d.topk), d.chosen = scratch<int32_t>(n * heads * d.topk);
+    }
+    auto run = [&]<int P>(std::integral_constant<int, P>) {
+      while (d.group < 32 && d.group * P < width) d.group *= 2;
+      size_t query = (width + P - 1) / P * P * 2 * sizeof(float);  // padded, twice
+      dim3 rows(static_cast<unsigned>(n), static_cast<unsigned>(heads));
+      dim3 splits(static_cast<unsigned>(n * d.splits), static_cast<unsigned>(heads));
+      launch({"attention_decode", splits, dim3(split_threads), query, a.q.shape()}, decode_split_kernel<P, T>, d);
+      if (d.topk > 0)
+        launch({"attention_decode", rows, dim3(select_threads), 0, a.q.shape()}, decode_select_kernel<P, T>, d);
+      else
+        launch({"attention_decode", rows, dim3(combine_threads), 0, a.q.shape()}, decode_combine_kernel<T>, d);
+    };
+    d.group = 1;
+    if (rows_aligned(a))
+      run(std::integral_constant<int, piece<T>>{});
+    else
+      run(std::integral_constant<int, 1>{});
+  });
+}
+
+}  // namespace longhand::LONGHAND_GPU

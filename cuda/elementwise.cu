@@ -1,0 +1,229 @@
+// Operations without arithmetic to speak of: conversion, addition, the roll of the memory, storing into a ring.
+//
+// One thread takes a piece: 16 bytes of each tensor (addition, ring), eight elements (conversion). Tensors that do not
+// begin at 16 bytes, and a tensor's end, go element by element. Bytes moved, each once: cast n (from + to), add 3 n,
+// roll and ring 2 n times the element's size; limit: memory bandwidth (the stochastic cast computes a quarter of a
+// random block an element, which bf16 output at 6 bytes an element hides).
+#include "cuda/fp16.h"
+#include "cuda/gpu_device.h"
+#include "cuda/numeric.h"
+#include "src/device/checks.h"
+
+namespace longhand::LONGHAND_GPU {
+namespace {
+
+constexpr int octet = 8;
+
+template <class T>
+__device__ __forceinline__ void load_octet(T (&x)[octet], const T* from, int64_t count, bool aligned) {
+  if (aligned && count >= octet) {
+#pragma unroll
+    for (int i = 0; i < octet; i += piece<T>) {
+      uint4 words = *reinterpret_cast<const uint4*>(from + i);
+      memcpy(&x[i], &words, 16);
+    }
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < octet; ++i) x[i] = i < count ? from[i] : T{};
+}
+
+template <class T>
+__device__ __forceinline__ void store_octet(T* to, const T (&x)[octet], int64_t count, bool aligned) {
+  if (aligned && count >= octet) {
+#pragma unroll
+    for (int i = 0; i < octet; i += piece<T>) {
+      uint4 words;
+      memcpy(&words, &x[i], 16);
+      *reinterpret_cast<uint4*>(to + i) = words;
+    }
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < octet; ++i)
+    if (i < count) to[i] = x[i];
+}
+
+template <class To, class From, bool by_chance>
+__global__ void __launch_bounds__(256)
+    cast_kernel(To* out, const From* x, int64_t n, RandomStream stream, bool aligned) {
+  int64_t first = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * octet;
+  if (first >= n) return;
+  From from[octet];
+  To to[octet];
+  load_octet(from, x + first, n - first, aligned);
+  if constexpr (by_chance) {
+    uint32_t random[octet];
+    random_words(random, stream, first);
+#pragma unroll
+    for (int i = 0; i < octet; ++i) to[i] = round_by_chance(to_float(from[i]), random[i]);
+  } else {
+#pragma unroll
+    for (int i = 0; i < octet; ++i) to[i] = from_float<To>(to_float(from[i]));
+  }
+  store_octet(out + first, to, n - first, aligned);
+}
+
+template <class T>
+__global__ void __launch_bounds__(256) add_kernel(T* out, const T* a, const T* b, int64_t n, bool aligned) {
+  int64_t first = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * piece<T>;
+  if (first >= n) return;
+  float x[piece<T>], y[piece<T>];
+  load_part(x, a + first, n - first, aligned);
+  load_part(y, b + first, n - first, aligned);
+#pragma unroll
+  for (int i = 0; i < piece<T>; ++i) x[i] += y[i];
+  store_part(out + first, x, n - first, aligned);
+}
+
+/// Strides of k or value, and of their ring.
+struct RingStrides {
+  int64_t row, head, sequence, slot, ring_head;
+};
+struct RingRows {
+  int64_t n, heads, width, sequences, slots;
+  RingStrides keys, values;
+  bool aligned;
+};
+
+/// Block row 0 stores keys, block row 1 values.
+template <class T>
+__global__ void __launch_bounds__(256)
+    ring_store_kernel(T* keys, T* values, const T* k, const T* value, const int64_t* position, const int32_t* sequence,
+                      RingRows shape, unsigned long long* fault) {
+  int64_t pieces = (shape.width + piece<T> - 1) / piece<T>;
+  int64_t index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (index >= shape.n * shape.heads * pieces) return;
+  bool second = blockIdx.y == 1;
+  const RingStrides stride = second ? shape.values : shape.keys;
+  int64_t column = index % pieces * piece<T>, head = index / pieces % shape.heads, row = index / pieces / shape.heads;
+  int64_t at = position[row], to_sequence = sequence[row];
+  if (at < 0 || to_sequence < 0 || to_sequence >= shape.sequences) {
+    report_fault(fault, row, sequence[row]);
+    return;
+  }
+  const T* from = (second ? value : k) + row * stride.row + head * stride.head + column;
+  T* to = (second ? values : keys) + to_sequence * stride.sequence + at % shape.slots * stride.slot +
+          head * stride.ring_head + column;
+  if (shape.aligned && column + piece<T> <= shape.width) {
+    *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(from);
+    return;
+  }
+  for (int i = 0; i < piece<T> && column + i < shape.width; ++i) to[i] = from[i];
+}
+
+/// work(T{}) with the C++ type of an fp32, bf16 or fp16 tensor.
+template <class Work>
+void for_cast_type(const ConstTensor& t, const char* what, const Work& work) {
+  switch (t.type()) {
+    case Dtype::fp32:
+      return work(float{});
+    case Dtype::bf16:
+      return work(bf16_t{});
+    case Dtype::fp16:
+      return work(fp16_t{});
+    default:
+      fail("cast: {} is {}, fp32, bf16 or fp16 was expected", what, dtype_name(t.type()));
+  }
+}
+
+void check_ring(const ConstTensor& t, Dtype type, Shape shape, const char* what) {
+  if (t.type() != type || t.shape() != shape || (t.elements() > 0 && t.stride(t.rank() - 1) != 1))
+    fail("ring_store: {} is {} {}, {} {} with a contiguous last axis was expected", what, dtype_name(t.type()),
+         t.shape().text(), dtype_name(type), shape.text());
+}
+
+}  // namespace
+
+void GpuDevice::cast(const Cast& a) {
+  int64_t n = a.x.elements();
+  check_list(a.x, a.x.type(), n, "cast", "x");
+  check_list(a.out, a.out.type(), n, "cast", "out");
+  bool aligned = aligned16(a.x.data()) && aligned16(a.out.data());
+  for_cast_type(a.x, "x", [&](auto from) {
+    for_cast_type(a.out, "out", [&](auto to) {
+      using From = decltype(from);
+      using To = decltype(to);
+      Launch how{"cast", dim3(ceil_div(n, 256 * octet)), dim3(256), 0, a.x.shape()};
+      To* out = static_cast<To*>(a.out.data());
+      const From* x = static_cast<const From*>(a.x.data());
+      if constexpr (std::is_same_v<To, bf16_t>)
+        if (a.stochastic) return launch(how, cast_kernel<To, From, true>, out, x, n, a.stream, aligned);
+      if constexpr (std::is_same_v<To, From>)
+        copy(a.out, ConstTensor(a.x.data(), a.x.type(), a.out.shape()));
+      else
+        launch(how, cast_kernel<To, From, false>, out, x, n, a.stream, aligned);
+    });
+  });
+}
+
+void GpuDevice::add(const Add& a) {
+  float_index(a.out, "add", "out");
+  int64_t n = a.out.elements();
+  check_list(a.out, a.out.type(), n, "add", "out");
+  check_list(a.a, a.out.type(), n, "add", "a");
+  check_list(a.b, a.out.type(), n, "add", "b");
+  bool aligned = aligned16(a.out.data()) && aligned16(a.a.data()) && aligned16(a.b.data());
+  for_type(a.out.type(), [&](auto zero) {
+    using T = decltype(zero);
+    launch({"add", dim3(ceil_div(n, 256 * piece<T>)), dim3(256), 0, a.out.shape()}, add_kernel<T>,
+           static_cast<T*>(a.out.data()), static_cast<const T*>(a.a.data()), static_cast<const T*>(a.b.data()), n,
+           aligned);
+  });
+}
+
+void GpuDevice::memory_roll(const MemoryRoll& a) {
+  constexpr auto name = "memory_roll";
+  if (a.memory.empty() || a.memory.elements() == 0) return;
+  if (a.context.empty() || a.context.size(0) < a.memory.size(0))
+    fail("{}: memory {} is longer than its context {}", name, a.memory.shape().text(), a.context.shape().text());
+  ConstTensor last = a.context.rows(a.context.size(0) - a.memory.size(0), a.memory.size(0));
+  if (last.type() != a.memory.type() || last.shape() != a.memory.shape())
+    fail("{}: memory is {} {}, context {} {}", name, dtype_name(a.memory.type()), a.memory.shape().text(),
+         dtype_name(a.context.type()), a.context.shape().text());
+  if (!last.contiguous() || !a.memory.contiguous()) fail("{}: memory or context is not contiguous", name);
+  const char *to = static_cast<const char*>(a.memory.data()), *from = static_cast<const char*>(last.data());
+  Operation operation(*this);
+  if (to < from + last.bytes() && from < to + last.bytes()) {  // by way of scratch: a copy may not overlap
+    Tensor aside(scratch<char>(last.bytes()), last.type(), last.shape());
+    copy(aside, last);
+    last = aside;
+  }
+  copy(a.memory, last);
+}
+
+void GpuDevice::ring_store(const RingStore& a) {
+  constexpr auto name = "ring_store";
+  if (a.k.rank() != 3 || a.keys.rank() != 4) fail("{}: k [N, H, dh] and keys [S, slots, H, dh] are needed", name);
+  float_index(a.k, name, "k");
+  RingRows rows{};
+  rows.n = a.k.size(0), rows.heads = a.k.size(1), rows.width = a.k.size(2);
+  rows.sequences = a.keys.size(0), rows.slots = a.keys.size(1);
+  check_ring(a.k, a.k.type(), {rows.n, rows.heads, rows.width}, "k");
+  check_ring(a.value, a.k.type(), {rows.n, rows.heads, rows.width}, "value");
+  check_ring(a.keys, a.k.type(), {rows.sequences, rows.slots, rows.heads, rows.width}, "keys");
+  check_ring(a.values, a.k.type(), {rows.sequences, rows.slots, rows.heads, rows.width}, "values");
+  check_list(a.position, Dtype::i64, rows.n, name, "position");
+  check_list(a.sequence, Dtype::i32, rows.n, name, "sequence");
+  if (a.k.elements() == 0) return;
+  int64_t in_piece = 16 / dtype_bytes(a.k.type());
+  rows.aligned = true;
+  auto strides = [&](const ConstTensor& from, const Tensor& to) {
+    RingStrides s{from.stride(0), from.stride(1), to.stride(0), to.stride(1), to.stride(2)};
+    for (int64_t stride : {s.row, s.head, s.sequence, s.slot, s.ring_head})
+      rows.aligned = rows.aligned && stride % in_piece == 0;
+    rows.aligned = rows.aligned && aligned16(from.data()) && aligned16(to.data());
+    return s;
+  };
+  rows.keys = strides(a.k, a.keys), rows.values = strides(a.value, a.values);
+  for_type(a.k.type(), [&](auto zero) {
+    using T = decltype(zero);
+    int64_t pieces = rows.n * rows.heads * ((rows.width + piece<T> - 1) / piece<T>);
+    launch({name, dim3(ceil_div(pieces, 256), 2), dim3(256), 0, a.k.shape()}, ring_store_kernel<T>,
+           static_cast<T*>(a.keys.data()), static_cast<T*>(a.values.data()), static_cast<const T*>(a.k.data()),
+           static_cast<const T*>(a.value.data()), a.position.as<int64_t>(), a.sequence.as<int32_t>(), rows,
+           fault(Fault::ring_sequence, rows.sequences));
+  });
+}
+
+}  // namespace longhand::LONGHAND_GPU

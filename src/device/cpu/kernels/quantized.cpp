@@ -1,0 +1,416 @@
+// Integer weights times activations of 16 bits.
+//
+// A word of weights holds the integers of 4 or 8 successive k; in registers it becomes 2 or 4 pairs of 16 bits, pair t
+// of the integers t and t + 2 (or 4). Panels of activations have their pairs in the same order, so that one instruction
+// multiplies two k of `lanes` columns. Sums are integers within a block, hence exact in any order; blocks add in order.
+#include "src/device/cpu/kernels/quantized.h"
+
+#include "src/device/cpu/kernels/fp16.h"
+#include "src/device/cpu/kernels/matmul_epilogue.h"
+#include "src/device/cpu/kernels/transpose.h"
+
+namespace longhand::cpu {
+inline namespace LONGHAND_ISA {
+namespace {
+
+typedef int16_t svec __attribute__((vector_size(lanes * 4)));
+typedef uint32_t bytes_unaligned __attribute__((vector_size(lanes * 4), aligned(1), may_alias));
+
+#if defined(__AVX512F__)
+constexpr int tile_rows = 14;
+#elif defined(__AVX2__)
+constexpr int tile_rows = 6;
+#else
+constexpr int tile_rows = 4;
+#endif
+constexpr int vector_bytes = lanes * 4;
+constexpr int64_t bytes_ahead = 512;
+constexpr int64_t chunk_k = 2048;  // of a packed panel of weights: it stays in the second-level cache
+
+/// sum + the products of pairs. This file's 512-bit build asks for VNNI (quantized.cpp of the launcher sees to it).
+LONGHAND_INLINE ivec dot(ivec sum, uvec weights, ivec activations) {
+#if defined(__AVX512F__)
+  asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(activations));
+  return sum;
+#elif defined(__AVX2__)
+  return sum + (ivec)_mm256_madd_epi16((__m256i)weights, (__m256i)activations);
+#else
+  return sum + (ivec)_mm_madd_epi16((__m128i)weights, (__m128i)activations);
+#endif
+}
+
+/// Pair t of a word; integers of four bits come out as they are stored, 8 too large.
+template <bool four>
+LONGHAND_INLINE uvec pair_of(uvec word, int t) {
+  if constexpr (four) return (word >> (4 * t)) & 0x000f000fu;
+  svec halves = (svec)word;
+  return (uvec)(t == 0 ? (halves << 8) >> 8 : halves >> 8);
+}
+
+/// Vector v of up to `lanes` rows of weights, word i of row r in lane r of x[i].
+LONGHAND_INLINE void load_words(uvec (&x)[lanes], const uint8_t* const* row, int64_t v, int64_t row_bytes) {
+  int64_t at = v * vector_bytes, rest = row_bytes - at;
+  if (rest >= vector_bytes) {
+    // What comes next goes to the second-level cache; a row's end is followed by the next vector of rows.
+    int64_t ahead = at + bytes_ahead;
+    if (ahead >= row_bytes) ahead += (lanes - 1) * row_bytes;
+#pragma GCC unroll 16
+    for (int r = 0; r < lanes; ++r) {
+      if (vector_bytes == 64 || at % 64 == 0) __builtin_prefetch(row[r] + ahead, 0, 2);
+      x[r] = *reinterpret_cast<const bytes_unaligned*>(row[r] + at);
+    }
+  } else {
+    for (int r = 0; r < lanes; ++r) {
+      uint8_t part[vector_bytes] = {};
+      for (int64_t i = 0; i < rest; ++i) part[i] = row[r][at + i];
+      __builtin_memcpy(&x[r], part, vector_bytes);
+    }
+  }
+  transpose(x);
+}
+
+LONGHAND_INLINE void find_rows(const uint8_t* (&row)[lanes], const uint8_t* from, int64_t row_bytes, int count) {
+  for (int r = 0; r < lanes; ++r) row[r] = from + (r < count ? r : count - 1) * row_bytes;
+}
+
+template <class T>
+LONGHAND_INLINE void scales_of(const QuantizedShape& s, const T* from, int64_t stride, int count, float* to) {
+  for (int first = 0; first < count; first += lanes)
+    for (int64_t b = 0; b < s.blocks(); b += lanes) {
+      int64_t rest = s.k / 64 - b;
+      uvec x[lanes];
+      for (int r = 0; r < lanes; ++r) {
+        const T* row = from + (first + r) * stride + b;
+        x[r] = first + r >= count || rest <= 0 ? uvec{} : (uvec)(rest >= lanes ? load(row) : load_part(row, rest));
+      }
+      transpose(x);
+      for (int i = 0; i < lanes && b + i < s.blocks(); ++i) store(to + (b + i) * tile_columns + first, (vec)x[i]);
+    }
+}
+template <class T>
+LONGHAND_INLINE void scales_of(const T* from, int count, float* to) {
+  for (int first = 0; first < tile_columns; first += lanes) {
+    int rest = count - first;
+    store(to + first, rest >= lanes ? load(from + first) : rest > 0 ? load_part(from + first, rest) : splat(0));
+  }
+}
+
+/// The scales of the columns from c.first + column on: [block][tile_columns], or of the rows of weights alone.
+void find_scales(const QuantizedShape& s, const QuantizedColumns& c, int64_t column, int count, float* to) {
+  int64_t at = (c.first + column) * c.scale_stride;
+  if (s.grouped && c.half_scales)
+    scales_of(s, static_cast<const fp16*>(c.scales) + at, c.scale_stride, count, to);
+  else if (s.grouped)
+    scales_of(s, static_cast<const float*>(c.scales) + at, c.scale_stride, count, to);
+  else if (c.half_scales)
+    scales_of(static_cast<const fp16*>(c.scales) + at, count, to);
+  else
+    scales_of(static_cast<const float*>(c.scales) + at, count, to);
+}
+
+/// A block ends: its integer sums join the others.
+template <int R, bool grouped>
+LONGHAND_INLINE vec block_sum(const QuantizedRows& rows, int64_t block, int r, ivec sum, vec before,
+                              const float* scales) {
+  vec scale = splat(rows.scales[block * R + r]);
+  if constexpr (grouped) scale = load(scales + block * tile_columns) * scale;
+  return before + __builtin_convertvector(sum, vec) * scale;
+}
+
+/// One vector of columns with R rows, sums [R][tile_columns]. With one or two rows several chains of sums hide the
+/// instruction's latency.
+template <int R, bool four, bool grouped>
+void few_tile(const QuantizedShape& s, const QuantizedRows& rows, const uint8_t* from, int columns, const float* scales,
+              float* sums) {
+  constexpr int steps = four ? 4 : 2, block_words = (grouped ? 64 : 256) / (2 * steps);
+  constexpr int chains = R == 1 ? steps : R == 2 ? 2 : 1;
+  const uint8_t* row[lanes];
+  find_rows(row, from, s.row_bytes(), columns);
+  const int32_t* a = reinterpret_cast<const int32_t*>(rows.words);
+  int64_t block = 0, vectors = (s.row_bytes() + vector_bytes - 1) / vector_bytes;
+  ivec c[chains][R];
+  auto begin = [&]() __attribute__((always_inline)) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      c[0][r] = splat_int(rows.starts[block * R + r]);
+#pragma GCC unroll 4
+      for (int chain = 1; chain < chains; ++chain) c[chain][r] = ivec{};
+    }
+  };
+  auto flush = [&]() __attribute__((always_inline)) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      ivec all = c[0][r];
+#pragma GCC unroll 4
+      for (int chain = 1; chain < chains; ++chain) all += c[chain][r];
+      float* sum = sums + r * tile_columns;
+      store(sum, block_sum<R, grouped>(rows, block, r, all, load(sum), scales));
+    }
+    ++block;
+    begin();
+  };
+  for (int r = 0; r < R; ++r) store(sums + r * tile_columns, splat(0));
+  begin();
+  for (int64_t v = 0; v < vectors; ++v) {
+    uvec x[lanes];
+    load_words(x, row, v, s.row_bytes());
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) {
+#pragma GCC unroll 4
+      for (int t = 0; t < steps; ++t, a += R) {
+        uvec pair = pair_of<four>(x[i], t);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) c[t % chains][r] = dot(c[t % chains][r], pair, splat_int(a[r]));
+      }
+      if (block_words < lanes && (i + 1) % block_words == 0) flush();
+    }
+    if (block_words >= lanes && (v + 1) * lanes % block_words == 0) flush();
+  }
+  if (vectors * lanes % block_words != 0) flush();
+}
+
+using FewTile = void (*)(const QuantizedShape&, const QuantizedRows&, const uint8_t*, int, const float*, float*);
+template <int R>
+LONGHAND_INLINE FewTile few_tile_for(const QuantizedShape& s) {
+  if (s.four_bits) return s.grouped ? few_tile<R, true, true> : few_tile<R, true, false>;
+  return s.grouped ? few_tile<R, false, true> : few_tile<R, false, false>;
+}
+LONGHAND_INLINE FewTile few_tile_for(const QuantizedShape& s, int width) {
+  if (width == 1) return few_tile_for<1>(s);
+  if (width == 2) return few_tile_for<2>(s);
+  if constexpr (tile_rows > 4) {
+    if (width == 4) return few_tile_for<4>(s);
+  }
+  if constexpr (tile_rows > 8) {
+    if (width == 8) return few_tile_for<8>(s);
+  }
+  return few_tile_for<tile_rows>(s);
+}
+
+/// The scales of rows of weights, then what follows the sums.
+LONGHAND_INLINE void finish(const QuantizedShape& s, const MatmulOutput& output, float* sums, const float* scales,
+                            int64_t row, int rows, int64_t column, int columns) {
+  if (!s.grouped)
+    for (int r = 0; r < rows; ++r)
+      for (int v = 0; v < tile_columns; v += lanes) {
+        float* sum = sums + r * tile_columns + v;
+        store(sum, load(sum) * load(scales + v));
+      }
+  finish_tile(output, sums, row, rows, column, columns);
+}
+
+void multiply_few(const QuantizedShape& s, const QuantizedRows* panel, int64_t panels, int64_t rows,
+                  const QuantizedColumns& c, const MatmulOutput& output, float* scales) {
+  alignas(64) float sums[tile_rows * tile_columns] = {};
+  for (int64_t column = 0; column < c.count; column += tile_columns) {
+    int64_t rest = c.count - column;
+    int columns = static_cast<int>(rest < tile_columns ? rest : tile_columns);
+    find_scales(s, c, column, columns, scales);
+    for (int64_t i = 0; i < panels; ++i) {
+      int64_t begin = i * rows / panels, end = (i + 1) * rows / panels;
+      FewTile run = few_tile_for(s, panel[i].width);
+      for (int first = 0; first < columns; first += lanes)
+        run(s, panel[i], c.weights + (c.first + column + first) * s.row_bytes(),
+            columns - first < lanes ? columns - first : lanes, scales + first, sums + first);
+      finish(s, output, sums, scales, begin, static_cast<int>(end - begin), c.first + column, columns);
+    }
+  }
+}
+
+/// Pairs of k0 .. k0 + k (multiples of 256) of one vector of columns: pair (step, column) at to[step * tile_columns].
+template <bool four>
+LONGHAND_INLINE void pack_columns(const QuantizedShape& s, const uint8_t* from, int columns, int64_t k0, int64_t k,
+                                  uint32_t* to) {
+  constexpr int steps = four ? 4 : 2;
+  const uint8_t* row[lanes];
+  find_rows(row, from, s.row_bytes(), columns);
+  constexpr int64_t vector_k = lanes * steps * 2;
+  for (int64_t v = k0 / vector_k; v < (k0 + k) / vector_k && v * vector_bytes < s.row_bytes(); ++v) {
+    uvec x[lanes];
+    load_words(x, row, v, s.row_bytes());
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i)
+#pragma GCC unroll 4
+      for (int t = 0; t < steps; ++t, to += tile_columns)
+        *reinterpret_cast<uvec_unaligned*>(to) = pair_of<four>(x[i], t);
+  }
+}
+
+/// R rows by two vectors of columns over blocks [first, last) of k; words [step from `first` on][tile_columns].
+template <int R, bool grouped>
+void tile(const QuantizedRows& rows, const uint32_t* words, int64_t first, int64_t last, const float* scales,
+          float* sums) {
+  constexpr int block_steps = grouped ? 32 : 128;
+  const int32_t* a = reinterpret_cast<const int32_t*>(rows.words) + first * block_steps * R;
+  for (int64_t block = first; block < last; ++block) {
+    ivec c[R][2];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) c[r][0] = c[r][1] = splat_int(rows.starts[block * R + r]);
+    for (int step = 0; step < block_steps; ++step, a += R, words += tile_columns) {
+      __builtin_prefetch(a + 8 * R);
+      __builtin_prefetch(words + 8 * tile_columns);
+      __builtin_prefetch(words + 8 * tile_columns + lanes);
+      uvec left = *reinterpret_cast<const uvec_unaligned*>(words);
+      uvec right = *reinterpret_cast<const uvec_unaligned*>(words + lanes);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        ivec x = splat_int(a[r]);
+        c[r][0] = dot(c[r][0], left, x), c[r][1] = dot(c[r][1], right, x);
+      }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+      for (int v = 0; v < 2; ++v) {
+        float* sum = sums + r * tile_columns + v * lanes;
+        store(sum, block_sum<R, grouped>(rows, block, r, c[r][v], load(sum), scales + v * lanes));
+      }
+  }
+}
+
+using Tile = void (*)(const QuantizedRows&, const uint32_t*, int64_t, int64_t, const float*, float*);
+template <bool grouped, int R = tile_rows>
+LONGHAND_INLINE Tile tile_for(int rows) {
+  if constexpr (R == 1) {
+    return tile<1, grouped>;
+  } else {
+    return rows == R ? tile<R, grouped> : tile_for<grouped, R - 1>(rows);
+  }
+}
+
+int64_t scratch_bytes(const QuantizedShape& s, int64_t panels) {
+  return (chunk_k / 2 + s.blocks() + panels * tile_rows) * tile_columns * 4;
+}
+
+void multiply(const QuantizedShape& s, const QuantizedRows* panel, int64_t panels, int64_t first_row, int64_t rows,
+              const QuantizedColumns& c, const MatmulOutput& output, void* scratch) {
+  uint32_t* words = static_cast<uint32_t*>(scratch);
+  float* scales = reinterpret_cast<float*>(words + chunk_k / 2 * tile_columns);
+  float* sums = scales + s.blocks() * tile_columns;
+  for (int64_t i = 0; i < panels * tile_rows * tile_columns; i += lanes) store(sums + i, splat(0));
+  int columns = static_cast<int>(c.count);
+  find_scales(s, c, 0, columns, scales);
+  const uint8_t* from = c.weights + c.first * s.row_bytes();
+  for (int64_t k0 = 0; k0 < s.padded(); k0 += chunk_k) {
+    int64_t k = s.padded() - k0 < chunk_k ? s.padded() - k0 : chunk_k;
+    for (int first = 0; first < columns; first += lanes) {
+      int count = columns - first < lanes ? columns - first : lanes;
+      if (s.four_bits)
+        pack_columns<true>(s, from + first * s.row_bytes(), count, k0, k, words + first);
+      else
+        pack_columns<false>(s, from + first * s.row_bytes(), count, k0, k, words + first);
+    }
+    for (int64_t i = 0; i < panels; ++i) {
+      Tile run = s.grouped ? tile_for<true>(panel[i].width) : tile_for<false>(panel[i].width);
+      run(panel[i], words, k0 / s.block(), (k0 + k) / s.block(), scales, sums + i * tile_rows * tile_columns);
+    }
+  }
+  for (int64_t i = 0; i < panels; ++i) {
+    int64_t begin = i * rows / panels, end = (i + 1) * rows / panels;
+    finish(s, output, sums + i * tile_rows * tile_columns, scales, first_row + begin, static_cast<int>(end - begin),
+           c.first, columns);
+  }
+}
+
+/// The largest magnitude of n elements; NaN when one of them is not finite.
+template <class T>
+LONGHAND_INLINE float largest_of(const T* x, int64_t n) {
+  vec top = splat(0), finite = splat(0);
+  each_vector(n, [&](int64_t i, auto part) {
+    vec y = load(x + i, part);
+    top = maximum((vec)((ivec)y & splat_int(0x7fffffff)), top);
+    finite = finite + y * splat(0);
+  });
+  return largest(top) + sum(finite);
+}
+
+/// x / scale to the nearest integer within the levels; 0 where the scale is.
+LONGHAND_INLINE void round_scaled(vec x, float scale, float levels, int32_t* lane) {
+  vec q = minimum(maximum(round_to_even(x / splat(scale)), splat(-levels)), splat(levels));
+  ivec whole = __builtin_convertvector(scale > 0 ? q : splat(0), ivec);
+  __builtin_memcpy(lane, &whole, sizeof whole);
+}
+
+template <class T>
+LONGHAND_INLINE void pack_row_of(const QuantizedShape& s, const QuantizedRows& rows, int r, const T* row,
+                                 bool eight_bits, int32_t* integers) {
+  int64_t length = eight_bits ? s.padded() : s.block();
+  float levels = eight_bits ? 127.0f : 32767.0f;
+  for (int64_t at = 0; at < s.padded(); at += length) {
+    int64_t n = row == nullptr || at >= s.k ? 0 : s.k - at < length ? s.k - at : length;
+    const T* from = n > 0 ? row + at : nullptr;
+    float scale = largest_of(from, n) / levels;
+    for (int64_t i = n / lanes * lanes; i < length; ++i) integers[at + i] = 0;
+    each_vector(n, [&](int64_t i, auto part) {
+      int32_t lane[lanes];
+      round_scaled(load(from + i, part), scale, levels, lane);
+      int64_t count = n - i < lanes ? n - i : lanes;
+      for (int64_t e = 0; e < count; ++e) integers[at + i + e] = lane[e];
+    });
+    for (int64_t b = at / s.block(); b < (at + length) / s.block(); ++b) rows.scales[b * rows.width + r] = scale;
+  }
+  for (int64_t b = 0; b < s.blocks(); ++b) {
+    int32_t sum = 0;
+    if (s.four_bits)
+      for (int64_t i = 0; i < s.block(); ++i) sum += integers[b * s.block() + i];
+    rows.starts[b * rows.width + r] = -8 * sum;
+  }
+  rows.starts[s.blocks() * rows.width + r] = 0;
+  int64_t half_word = s.word_integers() / 2;
+  uint32_t* to = rows.words + r;
+  for (const int32_t* word = integers; word < integers + s.padded(); word += 2 * half_word)
+    for (int64_t t = 0; t < half_word; ++t, to += rows.width)
+      *to = (static_cast<uint32_t>(word[t]) & 0xffffu) | static_cast<uint32_t>(word[t + half_word]) << 16;
+}
+
+void pack_row(const QuantizedShape& s, const QuantizedRows& rows, int r, const void* row, bool is_bf16, bool eight_bits,
+              int32_t* scratch) {
+  if (is_bf16)
+    pack_row_of(s, rows, r, static_cast<const half*>(row), eight_bits, scratch);
+  else
+    pack_row_of(s, rows, r, static_cast<const float*>(row), eight_bits, scratch);
+}
+
+template <class T>
+LONGHAND_INLINE void quantize_of(const T* x, int64_t n, bool four_bits, void* out, void* scale_at, bool half_scale) {
+  float levels = four_bits ? 7.0f : 127.0f, scale = largest_of(x, n) / levels;
+  if (half_scale) {
+    fp16 rounded[lanes];
+    store(rounded, splat(scale));
+    __builtin_memcpy(scale_at, rounded, 2);
+    scale = load(rounded)[0];
+  } else {
+    __builtin_memcpy(scale_at, &scale, 4);
+  }
+  uint8_t* to = static_cast<uint8_t*>(out);
+  each_vector(n, [&](int64_t i, auto part) {
+    int32_t lane[lanes];
+    round_scaled(load(x + i, part), scale, levels, lane);
+    int64_t count = n - i < lanes ? n - i : lanes;
+    for (int64_t e = 0; e < count; ++e) {
+      if (!four_bits)
+        to[i + e] = static_cast<uint8_t>(lane[e]);
+      else if (e % 2 == 0)
+        to[(i + e) / 2] = static_cast<uint8_t>(lane[e] + 8);
+      else
+        to[(i + e) / 2] = static_cast<uint8_t>(to[(i + e) / 2] | (lane[e] + 8) << 4);
+    }
+  });
+}
+
+void quantize(const void* x, bool is_bf16, int64_t n, bool four_bits, void* out, void* scale, bool half_scale) {
+  if (is_bf16)
+    quantize_of(static_cast<const half*>(x), n, four_bits, out, scale, half_scale);
+  else
+    quantize_of(static_cast<const float*>(x), n, four_bits, out, scale, half_scale);
+}
+
+}  // namespace
+}  // namespace LONGHAND_ISA
+
+LONGHAND_DEFINE_KERNELS(QuantizedKernels, quantized_kernels) = {
+    tile_rows,     tile_columns, {1, 2, tile_rows > 4 ? 4 : tile_rows, tile_rows > 8 ? 8 : tile_rows, tile_rows},
+    pack_row,      multiply_few, multiply,
+    scratch_bytes, quantize,
+};
+
+}  // namespace longhand::cpu

@@ -1,0 +1,136 @@
+// Products with weights of 8 or 4 bits.
+//
+//   out = activation(a w'^T + bias),   w' = scale * integer
+//
+// Activations become integers of 16 bits with a scale for each block of k (256, or the 64 of a group of weights), so a
+// block's sum is an integer: exact, whatever the order. Blocks add in order, in fp32. An element's bits therefore do
+// not depend on the number of rows, and few and many rows may take different ways:
+//   few rows: weights are read once where they stand, transposed in registers; it takes as long as they take to read
+//   many rows: weights are widened to pairs of 16 bits once a panel of columns, in the second-level cache
+// Tasks are panels of columns, the same for any number of threads.
+#include <iterator>
+
+#include "src/device/quantized.h"
+
+#include "src/device/cpu/cpu_device.h"
+#include "src/device/cpu/kernels/quantized.h"
+
+namespace longhand::cpu {
+namespace {
+
+constexpr int64_t few_panels = 2;
+constexpr int64_t few_task_bytes = 64 << 10;  // of weights, the least that is worth handing out
+constexpr int64_t chunk_rows = 1024;
+
+/// The 512-bit kernels use VNNI; processors without it take the 256-bit ones.
+const QuantizedKernels& kernels() {
+  static const QuantizedKernels& chosen = current_isa() == Isa::avx512 && !__builtin_cpu_supports("avx512vnni")
+                                              ? quantized_kernels_avx2
+                                              : quantized_kernels();
+  return chosen;
+}
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+MatmulOutput output_of(const QuantizedMatmul& op, const QuantizedProduct& product) {
+  MatmulOutput output{};
+  output.out = op.out.data(), output.out_stride = product.out.stride, output.out_bf16 = op.out.type() == Dtype::bf16;
+  output.columns = product.out.columns, output.last = true;
+  output.activation = static_cast<uint8_t>(op.activation);
+  if (op.bias) output.bias = op.bias.data(), output.bias_bf16 = op.bias.type() == Dtype::bf16;
+  return output;
+}
+
+/// Memory for panels of activations, one behind the other.
+struct Panels {
+  int64_t words, scales, starts, bytes;  // of one panel
+  std::vector<QuantizedRows> list;
+
+  Panels(const QuantizedShape& s, int64_t width) {
+    words = round_up(s.steps() * width * 4, 64);
+    scales = round_up(s.blocks() * width * 4, 64), starts = round_up((s.blocks() + 1) * width * 4, 64);
+    bytes = words + scales + starts;
+  }
+  void place(char* memory, int64_t count) {
+    list.clear();
+    for (int64_t i = 0; i < count; ++i, memory += bytes)
+      list.push_back({reinterpret_cast<uint32_t*>(memory), reinterpret_cast<float*>(memory + words),
+                      reinterpret_cast<int32_t*>(memory + words + scales), 0});
+  }
+};
+
+}  // namespace
+
+void CpuDevice::quantize(const Quantize& op) {
+  RowsOf x(op.x, "quantize", "x");
+  QuantizedLayout layout = quantize_layout(op, x);
+  int64_t width = layout.grouped ? 64 : layout.k, groups = layout.grouped ? layout.k / 64 : 1;
+  int64_t bytes = layout.four_bits ? width / 2 : width, x_bytes = dtype_bytes(op.x.type());
+  int64_t scale_bytes = dtype_bytes(op.scales.type());
+  if (layout.k == 0) return;
+  pool_.parallel_for(x.rows, [&](int64_t row, int) {
+    for (int64_t g = 0; g < groups; ++g)
+      kernels().quantize(static_cast<const char*>(op.x.data()) + (row * x.stride + g * width) * x_bytes,
+                         op.x.type() == Dtype::bf16, width, layout.four_bits,
+                         static_cast<char*>(op.out.data()) + (row * groups + g) * bytes,
+                         static_cast<char*>(op.scales.data()) + (row * groups + g) * scale_bytes, layout.half_scales);
+  });
+}
+
+void CpuDevice::quantized_matmul(const QuantizedMatmul& op) {
+  if (op.scales.empty()) {
+    if (op.quantize_activations) fail("quantized_matmul: quantised activations need quantised weights");
+    return matmul({.out = op.out, .a = op.a, .b = op.weight, .bias = op.bias, .activation = op.activation});
+  }
+  QuantizedProduct product(op);
+  QuantizedShape shape{
+      .k = product.a.columns, .four_bits = product.weight.four_bits, .grouped = product.weight.grouped};
+  QuantizedColumns columns{.weights = static_cast<const uint8_t*>(op.weight.data()),
+                           .scales = op.scales.data(),
+                           .scale_stride = product.weight.scale_stride,
+                           .half_scales = product.weight.half_scales};
+  MatmulOutput output = output_of(op, product);
+  int64_t m = product.a.rows, n = product.out.columns, a_bytes = dtype_bytes(op.a.type());
+  if (m == 0 || n == 0) return;
+  bool few = m <= few_panels * kernels().rows;
+  Panels panels(shape, kernels().rows);
+  int64_t chunks = ceil_div(m, chunk_rows), most_panels = ceil_div(ceil_div(m, chunks), kernels().rows);
+  char* memory = static_cast<char*>(scratch(threads(), most_panels * panels.bytes));
+
+  int64_t task_columns = kernels().columns;
+  if (few) {
+    int64_t tasks = std::clamp<int64_t>(n * shape.row_bytes() / few_task_bytes, 1, 8 * threads());
+    task_columns = round_up(ceil_div(n, tasks), kernels().columns);
+  }
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    int64_t row0 = chunk * m / chunks, rows = (chunk + 1) * m / chunks - row0, count = ceil_div(rows, kernels().rows);
+    panels.place(memory, count);
+    auto pack = [&](int64_t i, int thread) {
+      int64_t begin = row0 + i * rows / count, here = row0 + (i + 1) * rows / count - begin;
+      QuantizedRows& panel = panels.list[i];
+      panel.width = static_cast<int>(here);
+      if (few) panel.width = *std::lower_bound(std::begin(kernels().few_widths), std::end(kernels().few_widths), here);
+      int32_t* integers = static_cast<int32_t*>(scratch(thread, shape.padded() * 4));
+      for (int r = 0; r < panel.width; ++r) {
+        const void* row = static_cast<const char*>(op.a.data()) + (begin + r) * product.a.stride * a_bytes;
+        kernels().pack_row(shape, panel, r, r < here ? row : nullptr, op.a.type() == Dtype::bf16,
+                           op.quantize_activations, integers);
+      }
+    };
+    pool_.parallel_for(count, pack);
+    pool_.parallel_for(ceil_div(n, task_columns), [&](int64_t task, int thread) {
+      QuantizedColumns part = columns;
+      part.first = task * task_columns, part.count = std::min(task_columns, n - part.first);
+      if (few) {
+        float* scales = static_cast<float*>(scratch(thread, shape.blocks() * kernels().columns * 4));
+        kernels().multiply_few(shape, panels.list.data(), count, rows, part, output, scales);
+      } else {
+        kernels().multiply(shape, panels.list.data(), count, row0, rows, part, output,
+                           scratch(thread, kernels().scratch_bytes(shape, count)));
+      }
+    });
+  }
+}
+
+}  // namespace longhand::cpu

@@ -1,0 +1,85 @@
+// Checks and shapes of the quantised operations, which every device shares.
+#pragma once
+
+#include "longhand/device.h"
+#include "src/device/checks.h"
+
+namespace longhand {
+
+/// A tensor [.., n] as a matrix whose rows are `stride` elements apart.
+struct RowsOf {
+  int64_t rows = 1, columns = 0, stride = 0;
+  RowsOf(const ConstTensor& t, const char* operation, const char* name) {
+    if (t.rank() < 2) fail("{}: {} has shape {}, a matrix is needed", operation, name, t.shape().text());
+    int last = t.rank() - 1;
+    columns = t.size(last), stride = t.stride(last - 1);
+    bool joined = columns <= 1 || t.stride(last) == 1;
+    for (int axis = 0; axis < last; ++axis) {
+      rows *= t.size(axis);
+      if (axis + 1 < last)
+        joined = joined && (t.size(axis) <= 1 || t.stride(axis) == t.stride(axis + 1) * t.size(axis + 1));
+    }
+    if (!joined && rows * columns > 0)
+      fail("{}: {} {} has strides that are not those of rows", operation, name, t.shape().text());
+  }
+};
+
+/// Integers [rows, k] with their scales.
+struct QuantizedLayout {
+  int64_t rows = 0, k = 0, scale_stride = 1;
+  bool four_bits = false, grouped = false, half_scales = false;
+
+  QuantizedLayout(const ConstTensor& integers, const ConstTensor& scales, int64_t k, const char* operation)
+      : rows(integers.rank() == 2 ? integers.size(0) : 0), k(k) {
+    if (integers.rank() != 2 || (integers.type() != Dtype::i8 && integers.type() != Dtype::u8) ||
+        !integers.contiguous())
+      fail("{}: integers {} of {}, contiguous [rows, k] i8 or [rows, k / 2] u8 was expected", operation,
+           integers.shape().text(), dtype_name(integers.type()));
+    four_bits = integers.type() == Dtype::u8;
+    if (integers.size(1) * (four_bits ? 2 : 1) != k)
+      fail("{}: integers {} of {} do not hold rows of {}{}", operation, integers.shape().text(),
+           dtype_name(integers.type()), k, four_bits && k % 2 ? ", which must be even" : "");
+    grouped = scales.rank() == 2;
+    half_scales = scales.type() == Dtype::fp16;
+    Shape expected = grouped ? Shape{rows, k / 64} : Shape{rows};
+    if ((scales.type() != Dtype::fp32 && !half_scales) || scales.shape() != expected || !scales.contiguous() ||
+        (grouped && k % 64 != 0))
+      fail("{}: scales {} of {} for integers [{}, {}]: fp32 or fp16 [rows], or [rows, k / 64] with k a multiple of 64",
+           operation, scales.shape().text(), dtype_name(scales.type()), rows, k);
+    scale_stride = grouped ? k / 64 : 1;
+  }
+};
+
+/// Operands of a quantised product, checked.
+struct QuantizedProduct {
+  RowsOf a, out;
+  QuantizedLayout weight;
+
+  explicit QuantizedProduct(const QuantizedMatmul& op)
+      : a(op.a, "quantized_matmul", "a"),
+        out(op.out, "quantized_matmul", "out"),
+        weight(op.weight, op.scales, a.columns, "quantized_matmul") {
+    float_index(op.a, "quantized_matmul", "a"), float_index(op.out, "quantized_matmul", "out");
+    if (out.rows != a.rows || out.columns != weight.rows)
+      fail("quantized_matmul: a {} times weight {} does not give out {}", op.a.shape().text(), op.weight.shape().text(),
+           op.out.shape().text());
+    if (op.bias) {
+      float_index(op.bias, "quantized_matmul", "bias");
+      if (op.bias.elements() != out.columns || !op.bias.contiguous())
+        fail("quantized_matmul: bias {} does not fit {} columns", op.bias.shape().text(), out.columns);
+    }
+    if (op.quantize_activations && (weight.four_bits || weight.grouped))
+      fail("quantized_matmul: quantised activations need weights i8 with one scale a row, not {} with scales {}",
+           dtype_name(op.weight.type()), op.scales.shape().text());
+  }
+};
+
+/// The layout of a Quantize, checked.
+inline QuantizedLayout quantize_layout(const Quantize& op, const RowsOf& x) {
+  float_index(op.x, "quantize", "x");
+  QuantizedLayout layout(op.out, op.scales, x.columns, "quantize");
+  if (layout.rows != x.rows) fail("quantize: x {} does not fit out {}", op.x.shape().text(), op.out.shape().text());
+  return layout;
+}
+
+}  // namespace longhand
