@@ -45,10 +45,11 @@ build() {  # build NAME MAKE-ARGUMENTS...
   run "build: $name" make --no-print-directory -j"$jobs" "$@"
 }
 
-build "program and tests" all build/tests/ops build/tests/core build/tests/unit
+build "program and tests" all build/tests/ops build/tests/core build/tests/unit build/bench/progression
 run "kernels: no stray symbols" scripts/check_isa_symbols.sh
 run "operations" build/tests/ops
 run "core" build/tests/core
+run "progression" build/bench/progression
 run "text and command line" build/tests/unit
 for script in tests/end_to_end/*.sh; do
   [ -e "$script" ] && run "end to end: $(basename "$script" .sh)" bash "$script"
@@ -56,7 +57,7 @@ done
 
 for isa in generic avx2; do
   [ $isa = avx2 ] && ! grep -qw avx2 /proc/cpuinfo && continue
-  run "operations, $isa" env LONGHAND_ISA=$isa build/tests/ops --quick
+  run "operations, $isa" env LONGHAND_ISA=$isa build/tests/ops --device cpu --quick
 done
 
 if [ "$mode" = sanitized ]; then

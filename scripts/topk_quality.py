@@ -41,7 +41,7 @@ def run(arguments, setting, k, seed):
         command = [arguments.longhand, "train", *start, "--tokens", arguments.tokens, "--segment",
                    str(arguments.segment), "--mem-len", str(memory), "--batch-size", str(arguments.lanes), "--steps",
                    str(arguments.steps), "--lr", arguments.lr, "--warmup-ratio", "0.05", "--seed", str(seed), "--validate-every", "1000000",
-                   "--validate-tokens", "1000000", "--checkpoint-every", "1000000", "--threads", arguments.threads, "--output", str(folder),
+                   "--validate-tokens", "1000000", "--checkpoint-every", "1000000", "--threads", arguments.threads, "--dropout", arguments.dropout, "--output", str(folder),
                    *flags]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
@@ -62,16 +62,19 @@ def main():
     parser.add_argument("--lanes", type=int, default=4)
     parser.add_argument("--init", default="", help="go on from these weights instead of training from nothing")
     parser.add_argument("--lr", default="3e-3")
+    parser.add_argument("--dropout", default="0", help="of every site; with --init it is what tells the seeds apart")
     parser.add_argument("--threads", default="0")
     parser.add_argument("--ks", default="64,128,256")
     parser.add_argument("--seeds", default="1,2,3")
     a = parser.parse_args()
+    if a.init and float(a.dropout) == 0:
+        parser.error("with --init and without --dropout every seed gives the same run")
     seeds = [int(s) for s in a.seeds.split(",")]
     settings = [("dense", 0)] + [(s, int(k)) for k in a.ks.split(",") for s in ("topk", "nearest")]
     results = [run(a, setting, k, seed) for seed in seeds for setting, k in settings]
 
     dense = statistics.mean(r["bits_per_byte"] for r in results if r["setting"] == "dense")
-    origin = f", going on from `{a.init}`" if a.init else ""
+    origin = f", going on from `{a.init}` with dropout {a.dropout}" if a.init else ""
     rows = [f"`tiny`{origin}, T = M = {a.segment}, {a.lanes} lanes, {a.steps} steps, seeds {a.seeds}; validation bits a byte, mean of "
             f"twelve languages; operations of the attention core, forward plus backward, as executed, over dense.", "",
             "| keys | bits a byte, mean | lowest – highest | against dense | operations | saved |", "|---|---|---|---|---|---|"]
