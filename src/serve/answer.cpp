@@ -88,6 +88,18 @@ std::string sse(std::string_view data) {
   return out + "\n";
 }
 
+std::string base64(std::string_view bytes) {
+  constexpr char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string out;
+  for (size_t at = 0; at < bytes.size(); at += 3) {
+    size_t size = std::min<size_t>(3, bytes.size() - at);
+    uint32_t word = 0;
+    for (size_t i = 0; i < 3; ++i) word = word << 8 | (i < size ? static_cast<unsigned char>(bytes[at + i]) : 0);
+    for (size_t i = 0; i < 4; ++i) out += i <= size ? digits[word >> (18 - 6 * i) & 63] : '=';
+  }
+  return out;
+}
+
 TextAnswer::TextAnswer(const TextRequest& request, Head head, const Tokenizer& tokenizer, int64_t prompt_tokens,
                        std::vector<std::string> echoed)
     : request_(request),

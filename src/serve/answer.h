@@ -18,6 +18,8 @@ namespace longhand::serve {
 /// "data: " before every line, an empty line behind.
 std::string sse(std::string_view data);
 
+std::string base64(std::string_view bytes);
+
 class TextAnswer {
  public:
   struct Head {

@@ -258,7 +258,9 @@ EmbeddingRequest parse_embedding_request(std::string_view body, const RequestLim
   check_names(json, {"input", "encoding_format"});
   EmbeddingRequest request{text(json, "model"), parse_prompts(json, "input")};
   std::string format = text(json, "encoding_format");
-  if (!format.empty() && format != "float") refuse("encoding_format", "encoding_format {}: it takes float", format);
+  request.base64 = format == "base64";
+  if (!format.empty() && format != "float" && format != "base64")
+    refuse("encoding_format", "encoding_format {}: it takes float or base64", format);
   if (static_cast<int64_t>(request.inputs.size()) > limits.choices)
     refuse("input", "{} inputs: {} of a request at most", request.inputs.size(), limits.choices);
   return request;

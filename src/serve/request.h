@@ -51,10 +51,11 @@ struct TokenizeRequest {
 };
 TokenizeRequest parse_tokenize_request(std::string_view body);
 
-/// {"model": …, "input": text | [texts] | [ids] | [[ids]]} of /v1/embeddings.
+/// {"model": …, "input": text | [texts] | [ids] | [[ids]], "encoding_format": "float" | "base64"} of /v1/embeddings.
 struct EmbeddingRequest {
   std::string model;
   std::vector<Prompt> inputs;
+  bool base64 = false;  // numbers as base64 of little-endian fp32, as OpenAI's client asks for them
 };
 EmbeddingRequest parse_embedding_request(std::string_view body, const RequestLimits& limits);
 

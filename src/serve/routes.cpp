@@ -204,7 +204,11 @@ void Server::embed(const Query& query, Reply& reply) {
         return;
       }
     if (ended_badly(event->finish)) refuse_finish(event->finish);
-    answer["data"].push_back({{"object", "embedding"}, {"index", i}, {"embedding", event->embedding}});
+    nlohmann::ordered_json numbers = event->embedding;
+    if (request.base64)
+      numbers =
+          base64({reinterpret_cast<const char*>(event->embedding.data()), event->embedding.size() * sizeof(float)});
+    answer["data"].push_back({{"object", "embedding"}, {"index", i}, {"embedding", numbers}});
   }
   answer["usage"] = {{"prompt_tokens", count}, {"total_tokens", count}};
   reply.set_content(answer.dump() + "\n", json_type);

@@ -12,10 +12,17 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::string_view body(reinterpret_cast<const char*>(data) + 1, size - 1);
   try {
     switch (data[0] % 4) {
-      case 0: parse_text_request(body, false, {}); break;
-      case 1: parse_text_request(body, true, {}); break;
-      case 2: parse_tokenize_request(body); break;
-      default: parse_embedding_request(body, {});
+      case 0:
+        parse_text_request(body, false, {});
+        break;
+      case 1:
+        parse_text_request(body, true, {});
+        break;
+      case 2:
+        parse_tokenize_request(body);
+        break;
+      default:
+        parse_embedding_request(body, {});
     }
   } catch (const Refusal& refusal) {
     std::string line = error_body(refusal);

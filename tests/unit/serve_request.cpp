@@ -101,6 +101,14 @@ TEST_CASE("a server-sent event is one block, whatever lines its data have") {
   CHECK(sse("") == "data: \n\n");
 }
 
+TEST_CASE("base64 is that of RFC 4648") {
+  CHECK(base64("") == "");
+  CHECK(base64("f") == "Zg==");
+  CHECK(base64("fo") == "Zm8=");
+  CHECK(base64("foobar") == "Zm9vYmFy");
+  CHECK(base64("\xff\xfe\xfd") == "//79");
+}
+
 TEST_CASE("the pieces of a streamed answer add up to the whole one") {
   Tokenizer tokenizer = Tokenizer::of_words("<unk>\n<eos>\none\ntwo\n");
   for (bool chat : {false, true}) {
