@@ -164,7 +164,7 @@ __device__ inline uint32_t Attention::kept_by_dropout(int lane, int head, int qu
 Attention check_attention(const AttentionForward& call);
 Attention check_attention(const AttentionBackward& call);
 
-/// What the tensor-core path takes: bf16, `aligned`, a width that is a multiple of 16 up to 128.
+/// What the tensor-core path takes: bf16, `aligned`, a width that is a multiple of 8 up to 128.
 bool attention_mma_takes(const Attention& a);
 
 }  // namespace longhand::LONGHAND_GPU

@@ -11,7 +11,7 @@
 // Operations: 6 width a visible pair (in whole tiles). Bytes: q and out once; k, value and r once for each tile of
 // queries, mostly out of the L2 cache; nothing of size queries x keys. Limit: mma and the shared memory that feeds it,
 // 52 ldmatrix.x4 and 96 mma a warp and tile at width 64. Shared memory: 4 tiles + 16 KB: 32, 48, 80 KB for widths of
-// 32, 64, 128, so 3 blocks an SM on sm_80 at 64 and 2 at 128.
+// 32, 64, 128, so 2 blocks an SM on sm_80 at 64 and 128 (registers), 3 at 32.
 //
 // Top-k by keys needs the scores before the softmax: the same kernel then writes them to scratch, a bounded number of
 // tiles of queries at a time, and attention_select_keys goes on from there.

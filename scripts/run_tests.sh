@@ -56,7 +56,7 @@ done
 
 for isa in generic avx2; do
   [ $isa = avx2 ] && ! grep -qw avx2 /proc/cpuinfo && continue
-  run "operations, $isa" env LONGHAND_ISA=$isa build/tests/ops --quick
+  run "operations, $isa" env LONGHAND_ISA=$isa build/tests/ops --device cpu --quick
 done
 
 if [ "$mode" = sanitized ]; then

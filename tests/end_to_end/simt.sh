@@ -11,7 +11,7 @@ losses() {
   shift
   "$longhand" train --preset tiny --tokens tokens.txt --segment 24 --mem-len 40 --batch-size 2 --steps 20 --seed 3 --lr 1e-3 \
     --dropout-embedding 0.1 --dropout-attention 0.1 --dropout-residual 0.1 --dropout-activation 0.1 --dropout-feedforward 0.1 \
-    --device "$device" --json "$@" | sed -nE 's/.*"loss":([0-9.]+).*/\1/p'
+    --device "$device" --json "$@" 2>words.txt | sed -nE 's/.*"loss":([0-9.]+).*/\1/p'
 }
 
 # close A B LIMIT: the same 20 losses, each within a relative LIMIT
