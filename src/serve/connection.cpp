@@ -56,7 +56,7 @@ void address_of(const sockaddr_storage& address, std::string& ip, int& port) {
 void close_politely(int socket) {
   shutdown(socket, SHUT_WR);
   char waste[4096];
-  auto deadline = Clock::now() + std::chrono::milliseconds(refusing ? 0 : 300);
+  auto deadline = Clock::now() + std::chrono::milliseconds(refusing ? 20 : 300);
   while (poll_for(socket, POLLIN, milliseconds_until(deadline)) &&
          recv(socket, waste, sizeof waste, MSG_DONTWAIT) > 0) {
     if (Clock::now() >= deadline) break;
