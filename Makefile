@@ -121,6 +121,10 @@ $(BUILD)/tests/unit: $(call object,$(UNIT_SRC)) $(REST_LIB) $(CORE_LIB)
 $(BUILD)/bench/ops: $(call object,bench/ops.cpp $(filter-out tests/ops/main.cpp,$(OPS_SRC))) $(CORE_LIB)
 	@mkdir -p $(@D)
 	$(CXX) $(LINK) $^ -ldl $(CUDA_LIBS) -o $@
+# The steps of docs/KERNELS.md: on the host, or on a card with CUDA=1.
+$(BUILD)/bench/progression: $(patsubst %.cu,$(BUILD)/obj/$(if $(CUDA),cuda,simt)/%.o,$(wildcard bench/progression/*.cu)) $(CORE_LIB)
+	@mkdir -p $(@D)
+	$(CXX) $(LINK) $^ $(CUDA_LIBS) -o $@
 $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(CORE_LIB)
 	@mkdir -p $(@D)
 	$(CXX) $(LINK) $^ -ldl $(CUDA_LIBS) -o $@

@@ -7,7 +7,8 @@ cd "$(dirname "$0")/.."
 longhand=build/longhand
 corpus=data/corpus tokens=data/tokens.safetensors run=runs/demo
 train_seconds=${TRAIN_SECONDS:-100}
-shape=(--preset tiny --batch-size 4 --lr 3e-3 --min-lr-ratio 0.02 --dtype bf16 --tokens "$tokens" --seed 1)
+# Few tokens a step: in so short a run the number of steps counts most.
+shape=(--preset tiny --segment 128 --mem-len 128 --batch-size 4 --lr 3e-3 --min-lr-ratio 0.02 --dtype bf16 --tokens "$tokens" --seed 1)
 
 step() { printf '\n== %s\n' "$*"; }
 
@@ -29,24 +30,28 @@ else
   rate=$("$longhand" train "${shape[@]}" --steps 20 --json --validate-tokens 0 | tail -9 |
     sed -nE 's/.*"tokens_per_s": *([0-9.]+).*/\1/p' | sort -n | sed -n 5p)
   steps=$(awk -v rate="$rate" -v seconds="$train_seconds" \
-    'BEGIN { s = int(rate * seconds / 1024); if (s < 100) s = 100; if (s > 3000) s = 3000; print s }')
+    'BEGIN { s = int(rate * seconds / 512); if (s < 100) s = 100; if (s > 6000) s = 6000; print s }')
   "$longhand" train "${shape[@]}" --steps "$steps" --output "$run" --resume \
     --validate-tokens 4096 --validate-every $(((steps + 3) / 4))
 fi
 
-step "samples"
 sample() {
-  printf '%-4s%s' "$1" "$2"
-  "$longhand" generate --model "$run/model.safetensors" --prompt "$2" --tokens 40 --temperature 0.5 --top-p 0.9 --seed 7 |
-    tr '\n' ' '
+  printf '%-4s%s' "$2" "$3"
+  "$longhand" generate --model "$1" --prompt "$3" --tokens 40 --temperature 0.5 --top-p 0.9 --seed 7 | tr '\n' ' '
   echo
 }
-sample en "To insert a new row, "
-sample de "Klicken Sie auf "
-sample fr "Cliquez sur "
-sample es "Haga clic en "
-sample zh "单击"
-sample ja "選択した"
+samples() {
+  sample "$1" en "To insert a new row, "
+  sample "$1" de "Klicken Sie auf "
+  sample "$1" fr "Cliquez sur "
+  sample "$1" es "Haga clic en "
+  sample "$1" zh "单击"
+  sample "$1" ja "選択した"
+}
+step "samples of this model, trained for ${train_seconds} seconds"
+samples "$run/model.safetensors"
+step "samples of weights/small.safetensors, trained for an hour on one core"
+samples weights/small.safetensors
 
 step "report"
 "$longhand" report "$run"

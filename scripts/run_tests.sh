@@ -45,10 +45,11 @@ build() {  # build NAME MAKE-ARGUMENTS...
   run "build: $name" make --no-print-directory -j"$jobs" "$@"
 }
 
-build "program and tests" all build/tests/ops build/tests/core build/tests/unit
+build "program and tests" all build/tests/ops build/tests/core build/tests/unit build/bench/progression
 run "kernels: no stray symbols" scripts/check_isa_symbols.sh
 run "operations" build/tests/ops
 run "core" build/tests/core
+run "progression" build/bench/progression
 run "text and command line" build/tests/unit
 for script in tests/end_to_end/*.sh; do
   [ -e "$script" ] && run "end to end: $(basename "$script" .sh)" bash "$script"
