@@ -67,8 +67,9 @@ if [ "$mode" = sanitized ]; then
   run "operations, sanitized" build/asan/tests/ops --quick
   run "core, sanitized" build/asan/tests/core
   run "text and command line, sanitized" build/asan/tests/unit
-  build "thread sanitizer" BUILD=build/tsan OPTIMIZE=-O0\ -g1 SANITIZE=thread build/tsan/tests/core
+  build "thread sanitizer" BUILD=build/tsan OPTIMIZE=-O0\ -g1 SANITIZE=thread build/tsan/tests/core build/tsan/tests/unit
   run "core, thread sanitizer" setarch -R build/tsan/tests/core
+  run "batch engine, thread sanitizer" setarch -R build/tsan/tests/unit --source-file='*serve_engine*'
   if command -v clang++ >/dev/null && [ -e tests/fuzz/fuzz.mk ]; then
     run "fuzz: readers" make --no-print-directory fuzz SECONDS=10
   fi

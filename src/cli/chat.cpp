@@ -7,7 +7,8 @@
 #include <nlohmann/json.hpp>
 
 #include "src/cli/options.h"
-#include "src/cli/piece_stream.h"
+#include "src/generate/piece_stream.h"
+#include "src/text/chat_form.h"
 
 namespace longhand::cli {
 namespace {
@@ -18,62 +19,13 @@ struct ChatFlags {
   std::string system;
 };
 
-// How turns are marked: by the vocabulary's symbols where it has them, by words otherwise.
-class Template {
- public:
-  explicit Template(const Tokenizer& tokenizer)
-      : tokenizer_(tokenizer),
-        system_(tokenizer.symbol("<|system|>")),
-        user_(tokenizer.symbol("<|user|>")),
-        assistant_(tokenizer.symbol("<|assistant|>")),
-        end_(tokenizer.symbol("<|end|>")) {}
-
-  bool has_symbols() const { return user_ >= 0 && assistant_ >= 0 && end_ >= 0; }
-
-  std::vector<int32_t> start(const std::string& system) const {
-    std::vector<int32_t> tokens = {tokenizer_.end_of_document()};
-    if (system.empty()) return tokens;
-    if (has_symbols() && system_ >= 0) tokens.push_back(system_);
-    append(tokens, has_symbols() ? system : system + "\n");
-    if (has_symbols()) tokens.push_back(end_);
-    return tokens;
-  }
-
-  /// The user's turn and the beginning of the answer.
-  std::vector<int32_t> turn(const std::string& line) const {
-    std::vector<int32_t> tokens;
-    if (has_symbols()) tokens.push_back(user_);
-    append(tokens, has_symbols() ? line : "\nUser: " + line + "\nAssistant:");
-    if (has_symbols()) tokens.push_back(end_), tokens.push_back(assistant_);
-    return tokens;
-  }
-
-  bool ends(int32_t token) const { return token == tokenizer_.end_of_document() || (has_symbols() && token == end_); }
-
-  /// What closes an answer that did not close itself.
-  int32_t end() const { return has_symbols() ? end_ : -1; }
-
-  std::vector<std::string> stops() const {
-    return has_symbols() ? std::vector<std::string>{"<|user|>"} : std::vector<std::string>{"\nUser:"};
-  }
-
- private:
-  void append(std::vector<int32_t>& tokens, const std::string& text) const {
-    std::vector<int32_t> part = tokenizer_.encode(text);
-    tokens.insert(tokens.end(), part.begin(), part.end());
-  }
-
-  const Tokenizer& tokenizer_;
-  int32_t system_, user_, assistant_, end_;
-};
-
 void show(const std::string& text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
   std::fflush(stdout);
 }
 
 // Writes the answer to the last turn, as it goes unless `live` is false, and returns it.
-std::string answer(Writer& writer, WrittenText& text, const Template& form, const Tokenizer& tokenizer,
+std::string answer(Writer& writer, WrittenText& text, const ChatForm& form, const Tokenizer& tokenizer,
                    const SamplingFlags& flags, bool live) {
   std::vector<std::string> stops = flags.stop;
   for (const std::string& stop : form.stops()) stops.push_back(stop);
@@ -104,7 +56,7 @@ void run_chat(const ChatFlags& flags, const Common& common) {
   if (!open.tokenizer) fail_usage("{} has no tokenizer, and a conversation needs one", open.path);
   Decoder decoder(*device, open.model.config, open.model.weights, {.window = flags.sampling.window, .chunk = 128});
   Writer writer(*device, decoder);
-  Template form(*open.tokenizer);
+  ChatForm form(*open.tokenizer);
   check_utf8(flags.system, "--system");
   text.tokens = form.start(flags.system);
 

@@ -9,7 +9,7 @@
 #include "longhand/files.h"
 #include "src/cli/options.h"
 #include "src/cli/parse.h"
-#include "src/cli/piece_stream.h"
+#include "src/generate/piece_stream.h"
 #include "src/cli/yaml_options.h"
 
 using namespace longhand;
