@@ -145,8 +145,14 @@ slow() {  # a request that never comes to its end, a byte at a time; prints what
 (slow) >slow.txt 2>/dev/null
 check "a request that does not arrive in time" grep -q '^HTTP/1.1 408' slow.txt
 for i in 1 2 3 4; do (slow) >slow.$i 2>/dev/null & done
-sleep 0.5
-answered "one connection too many" 503 "too many connections" curl -sS "$url/health"
+crowded() {  # until all four are there
+  for _ in $(seq 60); do
+    curl -sS -w '%{http_code}' "$url/health" 2>/dev/null | grep -q 'too many connections.*503' && return
+    sleep 0.02
+  done
+  return 1
+}
+check "one connection too many is told so" crowded
 sleep 2
 check "slow clients do not keep the others out" test "$(curl -sS "$url/health")" = '{"status":"ok"}'
 stop
