@@ -298,7 +298,7 @@ __device__ __forceinline__ int sum_before(int x, int* warps) {
 /// Block (row, head): lists the topk largest scores in the order of their distances, then their softmax and values.
 /// Every thread looks through one stretch of neighbouring distances.
 template <int P, class T>
-__global__ void __launch_bounds__(select_threads) decode_select_kernel(Decode<T> a) {
+__global__ void __launch_bounds__(select_threads, P == 1 ? 8 : 0) decode_select_kernel(Decode<T> a) {
   SIMT_SHARED(int, histogram, [256]);
   SIMT_SHARED(Threshold, threshold, [1]);
   SIMT_SHARED(int, counts, [select_threads / 32]);
