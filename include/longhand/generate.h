@@ -58,8 +58,8 @@ class Decoder {
   /// asked for. A row's bits depend neither on the other rows nor on how the text was cut into calls.
   Tensor forward(std::span<const Input> inputs);
 
-  /// Final hidden states [rows, D] of every token of the last forward(), in the weights' type, after the final norm where
-  /// the model has one; on the device, valid until the next call.
+  /// Final hidden states [rows, D] of every token of the last forward(), in the weights' type, after the final norm
+  /// where the model has one; on the device, valid until the next call.
   Tensor hidden();
 
   int64_t position(int32_t sequence) const;  // tokens taken so far

@@ -156,8 +156,8 @@ struct RunOptions {
   int64_t keep = 2;              // checkpoints that stay
   int64_t sample_every = 0;
   std::string profile_steps;  // "FIRST-LAST" or "STEP": the steps that a profiler records
-  int64_t memory_limit = 0;  // bytes; 0 = the device's
-  std::string command;       // for the log
+  int64_t memory_limit = 0;   // bytes; 0 = the device's
+  std::string command;        // for the log
 };
 
 struct RunCallbacks {
