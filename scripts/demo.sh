@@ -29,7 +29,7 @@ else
   # A few steps tell how many fit into the time; the schedule then reaches its floor at the last of them. The fastest one
   # counts: what else the machine does can only slow a step down.
   rate=$("$longhand" train "${shape[@]}" --steps 20 --json --validate-tokens 0 |
-    sed -nE 's/.*"tokens_per_s": *([0-9.]+).*/\1/p' | sort -n | tail -1)
+    sed -nE 's/.*"tokens_per_s": *([0-9.]+).*/\1/p' | tail -15 | sort -n | tail -1)
   steps=$(awk -v rate="$rate" -v seconds="$train_seconds" \
     'BEGIN { s = int(rate * seconds / 512); if (s < 100) s = 100; if (s > 6000) s = 6000; print s }')
   "$longhand" train "${shape[@]}" --steps "$steps" --output "$run" --resume \
