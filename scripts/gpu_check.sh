@@ -57,16 +57,16 @@ elif $dry && ! ls "$toolkit"/lib64/libcublasLt.so >/dev/null 2>&1; then
   cuda=
 fi
 step "build: operation table, benchmarks" make --no-print-directory -j"$(nproc)" CUDA=$cuda CUDA_ARCHS="$archs" \
-  build/tests/ops build/bench/ops build/bench/model
+  build/tests/ops build/bench/ops build/bench/model build/bench/progression
 quick=()
 $dry && quick=(--quick)
 step "operation table" build/tests/ops --device $device "${quick[@]}"
 if ! $dry; then
-  for tool in memcheck racecheck; do
-    step "compute-sanitizer $tool" compute-sanitizer --tool $tool --error-exitcode 9 build/tests/ops --device cuda --quick \
-      --filter "T=1"
-  done
+  step "compute-sanitizer memcheck" compute-sanitizer --tool memcheck --error-exitcode 9 build/tests/ops --device cuda --quick
+  step "compute-sanitizer racecheck, bf16" compute-sanitizer --tool racecheck --error-exitcode 9 build/tests/ops --device cuda \
+    --quick --filter " bf16"
 fi
+step "progression" build/bench/progression
 shapes=()
 $dry && shapes=(--filter "rows=1 " --seconds 0)
 KEEP=roofline step "rooflines" build/bench/ops --device $device --json "${shapes[@]}"
