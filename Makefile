@@ -12,13 +12,16 @@ FLAGS := -std=c++20 -Iinclude -I. $(if $(wildcard staged),-isystem staged/includ
          $(OPTIMIZE) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer) $(CXXFLAGS)
 LINK  := -pthread $(if $(SANITIZE),-fsanitize=$(SANITIZE))
 
-# The core needs fmt, doctest and nlohmann-json alone, all header-only. The rest brings SentencePiece, ICU, yaml-cpp, CLI11.
+# The core needs fmt, doctest and nlohmann-json alone, all header-only. The rest brings SentencePiece, ICU, yaml-cpp, CLI11,
+# cpp-httplib.
 CORE_DIRS := base device device/cpu model data train generate
-REST_DIRS := text data/corpus data/instructions evaluate cli
+REST_DIRS := text data/corpus data/instructions evaluate serve cli
 CORE_SRC  := $(wildcard $(CORE_DIRS:%=src/%/*.cpp))
 REST_SRC  := $(filter-out src/cli/main.cpp,$(wildcard $(REST_DIRS:%=src/%/*.cpp)))
 KERNEL_SRC := $(wildcard src/device/cpu/kernels/*.cpp)
-REST_LIBS := -lsentencepiece_train -lsentencepiece -lyaml-cpp -licui18n -licuuc -licudata
+REST_LIBS := -lcpp-httplib -lsentencepiece_train -lsentencepiece -lyaml-cpp -licui18n -licuuc -licudata
+
+HTTP_FLAGS := $(shell pkg-config --cflags cpp-httplib 2>/dev/null)
 
 # Every file of kernels is built once for each instruction set and chosen from at run time.
 ISAS := generic avx2 avx512
@@ -91,6 +94,11 @@ $(foreach isa,$(ISAS),$(eval $(call kernel_rule,$(isa))))
 
 $(BUILD)/obj/src/model/presets.o: $(wildcard weights/presets/*.json)
 $(BUILD)/obj/src/data/instructions/template.o: $(wildcard weights/templates/*.txt)
+$(BUILD)/obj/src/serve/page.o: src/serve/chat.html
+
+# cpp-httplib is a compiled library: what its header declares depends on the macros that it was built with.
+HTTP_OBJ := $(filter $(BUILD)/obj/src/serve/%,$(REST_OBJ)) $(BUILD)/obj/src/cli/serve.o
+$(HTTP_OBJ): FLAGS += $(HTTP_FLAGS)
 
 $(CORE_LIB): $(CORE_OBJ)
 	@rm -f $@

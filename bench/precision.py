@@ -25,7 +25,7 @@ def run(a, mode, seed):
     folder = pathlib.Path(a.runs) / f"{mode.replace(', ', '-').replace(' ', '-')}-seed{seed}"
     if not (folder / "model.safetensors").exists():
         subprocess.run([a.longhand, "train", "--preset", a.preset, "--tokens", a.tokens, "--steps", str(a.steps), "--seed", str(seed),
-                        "--validate-every", "1000000", "--checkpoint-every", "1000000", "--threads", a.threads, "--overwrite",
+                        "--validate-every", "1000000", "--validate-tokens", a.validate_tokens, "--checkpoint-every", "1000000", "--threads", a.threads, "--overwrite",
                         "--output", str(folder), *MODES[mode]], check=True, stdout=subprocess.DEVNULL)
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     last = {kind: [line for line in lines if line["type"] == kind][-1] for kind in ("meta", "validation", "end")}
@@ -43,6 +43,7 @@ def main():
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", default="1")
+    parser.add_argument("--validate-tokens", default="16384", help="of each language")
     parser.add_argument("--threads", default="0")
     parser.add_argument("--runs", default="runs/precision")
     parser.add_argument("--output", default="bench/results/precision")

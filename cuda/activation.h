@@ -1,4 +1,5 @@
-// The activations of the feed-forward layer and their slopes: relu, and gelu in its erf form, x/2 (1 + erf(x / sqrt 2)).
+// The activations of the feed-forward layer and their slopes: relu, and gelu in its erf form, x/2 (1 + erf(x / sqrt
+// 2)).
 #pragma once
 
 #include "cuda/numeric.h"

@@ -50,7 +50,7 @@ struct Attention {
   int page_shift = 0;            // key j lies in page (j + page_shift) / 64; 0 unless `paged`
   DropoutKey dropout;
 
-  __device__ __forceinline__ bool segments() const { return query_ids != nullptr; }
+  __host__ __device__ bool segments() const { return query_ids != nullptr; }
   __device__ __forceinline__ int64_t lane_head(int lane, int head) const {
     return static_cast<int64_t>(lane) * heads + head;
   }

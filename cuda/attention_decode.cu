@@ -33,16 +33,17 @@ struct Decode {
   const int32_t* sequence;
   int64_t out_row, out_head, q_row, q_head, u_head, v_head, r_row, r_head;
   int64_t key_sequence, key_slot, key_head, value_sequence, value_slot, value_head;
-  int64_t slots, window, distances, topk, split, splits;
+  int64_t sequences, slots, window, distances, topk, split, splits;
   int heads, width, group;  // group: lanes that share a row, a power of two
   float sigma;
   float* partial;   // [N, H, splits, 2 + width]: largest score, sum, weighted values
   float* scores;    // [N, H, window], top-k
   float* weights;   // [N, H, topk]
   int32_t* chosen;  // [N, H, topk]: distances
+  unsigned long long* fault;
 };
 
-/// The query and head of a block, and where its keys lie.
+/// The query and head of a block, and where its keys lie. A query that is nowhere in the rings sees nothing.
 template <class T>
 struct Place {
   int64_t row, head, position, visible, newest_slot;
@@ -50,9 +51,10 @@ struct Place {
 
   __device__ __forceinline__ Place(const Decode<T>& a, int64_t row, int64_t head) : row(row), head(head) {
     position = a.position[row];
+    int64_t sequence = a.sequence[row];
+    if (position < 0 || sequence < 0 || sequence >= a.sequences) position = -1, sequence = 0;
     visible = position + 1 < a.window ? position + 1 : a.window;
     newest_slot = position % a.slots;
-    int64_t sequence = a.sequence[row];
     keys = a.keys + sequence * a.key_sequence + head * a.key_head;
     values = a.values + sequence * a.value_sequence + head * a.value_head;
     r = a.r + head * a.r_head;
@@ -188,6 +190,7 @@ __global__ void __launch_bounds__(split_threads, 4) decode_split_kernel(Decode<T
   SIMT_DYN_SHARED(float, query);
   Place<T> at(a, blockIdx.x / a.splits, blockIdx.y);
   int64_t split = blockIdx.x % a.splits, first = split * a.split;
+  if (at.visible == 0 && split == 0 && threadIdx.x == 0) report_fault(a.fault, at.row, a.sequence[at.row]);
   if (first >= at.visible) return;
   int count = static_cast<int>(at.visible - first < a.split ? at.visible - first : a.split);
   int padded = (a.width + P - 1) / P * P;
@@ -215,6 +218,7 @@ __global__ void __launch_bounds__(split_threads, 4) decode_split_kernel(Decode<T
 template <class T>
 __global__ void __launch_bounds__(combine_threads) decode_combine_kernel(Decode<T> a) {
   Place<T> at(a, blockIdx.x, blockIdx.y);
+  if (at.visible == 0) return;
   int64_t splits = (at.visible + a.split - 1) / a.split, step = 2 + a.width;
   const float* partial = a.partial + (at.row * a.heads + at.head) * a.splits * step;
   float largest = partial[0];
@@ -294,13 +298,14 @@ __device__ __forceinline__ int sum_before(int x, int* warps) {
 /// Block (row, head): lists the topk largest scores in the order of their distances, then their softmax and values.
 /// Every thread looks through one stretch of neighbouring distances.
 template <int P, class T>
-__global__ void __launch_bounds__(select_threads) decode_select_kernel(Decode<T> a) {
+__global__ void __launch_bounds__(select_threads, P == 1 ? 8 : 0) decode_select_kernel(Decode<T> a) {
   SIMT_SHARED(int, histogram, [256]);
   SIMT_SHARED(Threshold, threshold, [1]);
   SIMT_SHARED(int, counts, [select_threads / 32]);
   SIMT_SHARED(float, sums, [select_threads / 32 * most_columns]);
   SIMT_SHARED(float, warps, [select_threads / 32]);
   Place<T> at(a, blockIdx.x, blockIdx.y);
+  if (at.visible == 0) return;
   int64_t pair = at.row * a.heads + at.head;
   const float* scores = a.scores + pair * a.window;
   float* weights = a.weights + pair * a.topk;
@@ -385,7 +390,7 @@ Decode<T> arguments(const AttentionDecode& a) {
   d.u_head = a.u.stride(0), d.v_head = a.v.stride(0), d.r_row = a.r.stride(0), d.r_head = a.r.stride(1);
   d.key_sequence = a.keys.stride(0), d.key_slot = a.keys.stride(1), d.key_head = a.keys.stride(2);
   d.value_sequence = a.values.stride(0), d.value_slot = a.values.stride(1), d.value_head = a.values.stride(2);
-  d.slots = a.keys.size(1), d.window = a.window, d.distances = a.r.size(0);
+  d.sequences = a.keys.size(0), d.slots = a.keys.size(1), d.window = a.window, d.distances = a.r.size(0);
   d.topk = a.topk < a.window ? a.topk : 0;
   d.heads = static_cast<int>(a.q.size(1)), d.width = static_cast<int>(a.q.size(2));
   d.sigma = static_cast<float>(1.0 / std::sqrt(static_cast<double>(a.q.size(2))));
@@ -405,6 +410,7 @@ void GpuDevice::attention_decode(const AttentionDecode& a) {
   for_type(a.q.type(), [&](auto zero) {
     using T = decltype(zero);
     Decode<T> d = arguments<T>(a);
+    d.fault = fault(Fault::decode_sequence, d.sequences);
     if (d.topk == 0) {
       d.partial = scratch<float>(n * heads * d.splits * (2 + width));
     } else {

@@ -173,15 +173,8 @@ void GpuDevice::add(const Add& a) {
 }
 
 void GpuDevice::memory_roll(const MemoryRoll& a) {
-  constexpr auto name = "memory_roll";
   if (a.memory.empty() || a.memory.elements() == 0) return;
-  if (a.context.empty() || a.context.size(0) < a.memory.size(0))
-    fail("{}: memory {} is longer than its context {}", name, a.memory.shape().text(), a.context.shape().text());
-  ConstTensor last = a.context.rows(a.context.size(0) - a.memory.size(0), a.memory.size(0));
-  if (last.type() != a.memory.type() || last.shape() != a.memory.shape())
-    fail("{}: memory is {} {}, context {} {}", name, dtype_name(a.memory.type()), a.memory.shape().text(),
-         dtype_name(a.context.type()), a.context.shape().text());
-  if (!last.contiguous() || !a.memory.contiguous()) fail("{}: memory or context is not contiguous", name);
+  ConstTensor last = check_memory_roll(a);
   const char *to = static_cast<const char*>(a.memory.data()), *from = static_cast<const char*>(last.data());
   Operation operation(*this);
   if (to < from + last.bytes() && from < to + last.bytes()) {  // by way of scratch: a copy may not overlap

@@ -18,8 +18,9 @@ enum class Fault : int {
   sample_history,
   sample_logits,
   ring_sequence,
+  decode_sequence,
 };
-constexpr int fault_kinds = 7;
+constexpr int fault_kinds = 8;
 constexpr unsigned long long no_fault = ~0ull;
 
 /// Keeps the smallest row of those reported, with its value. `slot` is GpuDevice::fault().
@@ -42,6 +43,8 @@ __device__ __forceinline__ void report_fault(unsigned long long* slot, int64_t r
           row);
     case Fault::ring_sequence:
       fail("ring_store: row {} goes to sequence {} of {}, or to a position below 0", row, value, bound);
+    case Fault::decode_sequence:
+      fail("attention_decode: row {} stands in sequence {} of {}, or at a position below 0", row, value, bound);
     default:
       fail("{}: token {} of row {} is not in the vocabulary of {}", operation[static_cast<int>(kind)], value, row,
            bound);

@@ -165,6 +165,7 @@ void* GpuDevice::scratch_bytes(int64_t bytes) {
   }
   void* memory = scratch_ + scratch_used_;
   scratch_used_ += rounded;
+  simt::undefined_memory(memory, bytes);
   return memory;
 }
 

@@ -166,20 +166,9 @@ __global__ void __launch_bounds__(256) residual_kernel(Rows<T> a) {
 }  // namespace
 
 void GpuDevice::layernorm_forward(const LayerNormForward& a) {
+  check_layernorm(a);
   constexpr auto name = "layernorm_forward";
-  float_index(a.x, name, "x");
   int64_t rows = rows_of(a.x), width = width_of(a.x);
-  auto optional = [&](const ConstTensor& t, const char* what) {
-    if (!t.empty()) check_rows(t, a.x.type(), rows, width, name, what);
-  };
-  optional(a.x, "x"), optional(a.out, "out"), optional(a.sum, "sum"), optional(a.residual, "residual");
-  if (a.out.empty() && a.sum.empty()) fail("{}: neither out nor sum is wanted", name);
-  if (a.out) {
-    check_list(a.gain, a.x.type(), width, name, "gain");
-    check_list(a.bias, a.x.type(), width, name, "bias");
-    if (a.mean) check_list(a.mean, Dtype::fp32, rows, name, "mean");
-    if (a.rstd) check_list(a.rstd, Dtype::fp32, rows, name, "rstd");
-  }
   DropoutKey dropout = dropout_key(a.dropout, name);
   for_type(a.x.type(), [&](auto zero) {
     using T = decltype(zero);

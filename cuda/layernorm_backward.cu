@@ -179,32 +179,11 @@ __global__ void __launch_bounds__(256) dropout_backward_kernel(Gradients<T> a) {
 }
 
 /// The common shape of the tensors, checked.
-ConstTensor check_backward(const LayerNormBackward& a) {
-  constexpr auto name = "layernorm_backward";
-  ConstTensor shape = a.d_out.empty() ? ConstTensor(a.d_sum) : a.d_out;
-  if (shape.empty()) fail("{}: d_out and d_sum are missing", name);
-  float_index(shape, name, a.d_out.empty() ? "d_sum" : "d_out");
-  int64_t rows = rows_of(shape), width = width_of(shape);
-  auto check = [&](const ConstTensor& t, const char* what) { check_rows(t, shape.type(), rows, width, name, what); };
-  check(shape, "d_out");
-  if (a.d_sum) check(a.d_sum, "d_sum");
-  if (a.d_x) check(a.d_x, "d_x");
-  if (a.d_x && a.d_sum.empty()) fail("{}: d_x is wanted without d_sum", name);
-  if (a.d_out.empty()) return shape;
-  check(a.sum, "sum");
-  check_list(a.mean, Dtype::fp32, rows, name, "mean");
-  check_list(a.rstd, Dtype::fp32, rows, name, "rstd");
-  check_list(a.gain, shape.type(), width, name, "gain");
-  if (a.d_gain) float_index(a.d_gain, name, "d_gain"), check_list(a.d_gain, a.d_gain.type(), width, name, "d_gain");
-  if (a.d_bias) float_index(a.d_bias, name, "d_bias"), check_list(a.d_bias, a.d_bias.type(), width, name, "d_bias");
-  return shape;
-}
-
 }  // namespace
 
 void GpuDevice::layernorm_backward(const LayerNormBackward& a) {
   constexpr auto name = "layernorm_backward";
-  ConstTensor shape = check_backward(a);
+  ConstTensor shape = check_layernorm(a);
   int64_t rows = rows_of(shape), width = width_of(shape);
   DropoutKey dropout = dropout_key(a.dropout, name);
   bool normalised = !a.d_out.empty();

@@ -105,8 +105,7 @@ struct RowPieces {
       return;
     }
 #pragma unroll
-    for (int i = 0; i < piece<T>; ++i)
-      x[i] = first + i >= 0 && first + i < width ? to_float(row[first + i]) : outside;
+    for (int i = 0; i < piece<T>; ++i) x[i] = first + i >= 0 && first + i < width ? to_float(row[first + i]) : outside;
   }
   __device__ __forceinline__ void store(int64_t p, const float (&x)[piece<T>]) const {
     int64_t first = column(p);

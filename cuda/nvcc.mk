@@ -23,16 +23,26 @@ $(BUILD)/obj/src/device/registry.o: $(BUILD)/obj/cuda.setting
 $(BUILD)/obj/cuda.setting: always
 	@mkdir -p $(@D)
 	@echo "cuda: $(CUDA)" | cmp -s - $@ || echo "cuda: $(CUDA)" >$@
-.PHONY: always cuda profile
+.PHONY: always need-nvcc cuda cuda-objects kernels profile
 
 CUDA_OBJ  := $(if $(CUDA),$(NVCC_OBJ))
 CUDA_LIBS := $(if $(CUDA),-L$(CUDA_HOME)/lib64 -Wl$(comma)-rpath$(comma)$(CUDA_HOME)/lib64 -lcublasLt -lcudart_static -ldl -lrt)
 
-cuda:  ## build the program with the cuda device (needs the CUDA toolkit, 12.4 or newer)
+need-nvcc:
 	@if [ -z "$(NVCC)" ]; then \
 	  echo "make cuda: nvcc is neither on the PATH nor in /usr/local/cuda/bin. Install NVIDIA's cuda-toolkit packages" \
 	       "(12.4 or newer), or PyPI's nvidia-cuda-nvcc, and give its place: make cuda NVCC=/path/to/nvcc" >&2; exit 1; fi
-	@$(MAKE) --no-print-directory CUDA=1 $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc)) all
+
+WITH_CUDA = $(MAKE) --no-print-directory CUDA=1 $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
+
+cuda: need-nvcc  ## build the program with the cuda device (needs the CUDA toolkit, 12.4 or newer)
+	+@$(WITH_CUDA) all
+
+cuda-objects: need-nvcc $(NVCC_OBJ)
+
+kernels: need-nvcc  ## the kernels' tests and benchmarks alone (nvcc, fmt, doctest, nlohmann-json)
+	@scripts/check_core_includes.sh
+	+@$(WITH_CUDA) $(BUILD)/tests/ops $(BUILD)/tests/simt $(BUILD)/bench/ops $(BUILD)/bench/model
 
 profile: cuda  ## where a training step's time goes on a card (nsys timeline, ncu table)
 	@scripts/profile.sh

@@ -7,8 +7,9 @@
 
 namespace longhand::LONGHAND_GPU {
 
-/// out [m, n] = a' b' + bias, or out += a' b'. Both operands have one type, fp32 or bf16; out may be the other. Rows may be
-/// strided, the last axis is contiguous; bias is of out's type. Activation, pre_activation and dropout are not for it.
+/// out [m, n] = a' b' + bias, or out += a' b'. Both operands have one type, fp32 or bf16; out may be the other. Rows
+/// may be strided, the last axis is contiguous; bias is of out's type. Activation, pre_activation and dropout are not
+/// for it.
 class Product {
  public:
   virtual ~Product() = default;

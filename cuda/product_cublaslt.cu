@@ -10,8 +10,8 @@
 // Sums are in fp32 (CUBLAS_COMPUTE_32F: fp32 operands do not pass through TF32). What the heuristic chose for a shape
 // is kept: the search costs more than a small product. Moves and computes what the product needs; limit: the tensor
 // cores, for few rows the memory bandwidth.
-#include <algorithm>
 #include <cublasLt.h>
+#include <algorithm>
 
 #include <array>
 #include <map>

@@ -248,33 +248,16 @@ __global__ void __launch_bounds__(most_threads) sample_kernel(int32_t* tokens, c
     choose(row, tokens + at, shared);
 }
 
-void check_rule(const SamplingParameters& rule, int64_t row) {
-  if (!(rule.temperature >= 0) || std::isinf(rule.temperature))
-    fail("sample: row {} has a temperature of {}, it must be 0 or more", row, rule.temperature);
-  if (rule.top_k < 0) fail("sample: row {} has a top_k of {}, it must be 0 (off) or more", row, rule.top_k);
-  if (!(rule.top_p > 0 && rule.top_p <= 1)) fail("sample: row {} has a top_p of {}, not in (0, 1]", row, rule.top_p);
-  if (!(rule.min_p >= 0 && rule.min_p <= 1)) fail("sample: row {} has a min_p of {}, not in [0, 1]", row, rule.min_p);
-  if (!(rule.repetition_penalty > 0) || std::isinf(rule.repetition_penalty))
-    fail("sample: row {} has a repetition penalty of {}, it must be above 0", row, rule.repetition_penalty);
-}
-
 }  // namespace
 
 void GpuDevice::sample(const Sample& a) {
   constexpr auto name = "sample";
-  float_index(a.logits, name, "logits");
-  int64_t rows = rows_of(a.logits), vocabulary = width_of(a.logits);
-  check_rows(a.logits, a.logits.type(), rows, vocabulary, name, "logits");
-  check_list(a.tokens, Dtype::i32, rows, name, "tokens");
-  if (a.logprob) check_list(a.logprob, Dtype::fp32, rows, name, "logprob");
-  if (static_cast<int64_t>(a.rules.size()) != rows) fail("{}: {} rules for {} rows", name, a.rules.size(), rows);
-  int64_t length = a.history.empty() ? 0 : width_of(a.history);
-  if (length) check_rows(a.history, Dtype::i32, rows, length, name, "history");
+  check_sample(a);
+  int64_t rows = rows_of(a.logits), vocabulary = width_of(a.logits), length = width_of(a.history);
   if (rows == 0) return;
   std::vector<Rule> rules;
   for (int64_t r = 0; r < rows; ++r) {
     const SamplingParameters& rule = a.rules[r];
-    check_rule(rule, r);
     rules.push_back({rule.temperature, rule.top_p, rule.min_p, rule.repetition_penalty,
                      uniform(rule.stream.bits(rule.element)), rule.top_k});
   }

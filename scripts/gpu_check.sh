@@ -5,12 +5,12 @@
 # bench/results/gpu-DATE-CARD.json.
 #
 #   scripts/gpu_check.sh             on a machine with a card
-#   scripts/gpu_check.sh --dry-run   without one: builds all of it with nvcc, runs the same steps on the simt device
+#   scripts/gpu_check.sh --dry-run   without one: builds what the toolkit here allows, runs the same steps on the simt device
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-dry=false device=cuda preset=base decode_preset=7b
-[ "${1:-}" = --dry-run ] && dry=true device=simt preset=tiny decode_preset=tiny
+dry=false device=cuda preset=base decode_preset=7b limit=300
+[ "${1:-}" = --dry-run ] && dry=true device=simt preset=tiny decode_preset=tiny limit=3000
 if ! $dry && ! nvidia-smi >/dev/null 2>&1; then
   echo "gpu_check: this machine has no card (nvidia-smi fails); --dry-run does all but launch" >&2
   exit 1
@@ -32,7 +32,7 @@ step() {
   local title=$1 start status
   shift
   start=$(date +%s.%N)
-  timeout 300 "$@" >"$work/log" 2>&1
+  timeout $limit "$@" >"$work/log" 2>&1
   status=$?
   local took
   took=$(awk -v a="$start" -v b="$(date +%s.%N)" 'BEGIN { printf "%.0f", b - a }')
@@ -46,17 +46,27 @@ step() {
   [ -z "${KEEP:-}" ] || cp "$work/log" "$work/$KEEP"
 }
 
-step "build: operation table, benchmarks" make --no-print-directory -j"$(nproc)" CUDA=1 CUDA_ARCHS="$archs" build/tests/ops \
-  build/bench/ops build/bench/model
+# A dry run without nvcc builds for the host alone; without cuBLASLt it compiles the kernels and links none of them.
+toolkit=$(dirname "$(dirname "$(readlink -f "${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}")")")
+cuda=1
+if $dry && [ ! -x "$toolkit/bin/nvcc" ]; then
+  echo "no nvcc: the kernels are built for the host alone"
+  cuda=
+elif $dry && ! ls "$toolkit"/lib64/libcublasLt.so >/dev/null 2>&1; then
+  step "build: kernels with nvcc" make --no-print-directory -j"$(nproc)" CUDA_ARCHS="$archs" cuda-objects
+  cuda=
+fi
+step "build: operation table, benchmarks" make --no-print-directory -j"$(nproc)" CUDA=$cuda CUDA_ARCHS="$archs" \
+  build/tests/ops build/bench/ops build/bench/model build/bench/progression
 quick=()
 $dry && quick=(--quick)
 step "operation table" build/tests/ops --device $device "${quick[@]}"
 if ! $dry; then
-  for tool in memcheck racecheck; do
-    step "compute-sanitizer $tool" compute-sanitizer --tool $tool --error-exitcode 9 build/tests/ops --device cuda --quick \
-      --filter "T=1"
-  done
+  step "compute-sanitizer memcheck" compute-sanitizer --tool memcheck --error-exitcode 9 build/tests/ops --device cuda --quick
+  step "compute-sanitizer racecheck, bf16" compute-sanitizer --tool racecheck --error-exitcode 9 build/tests/ops --device cuda \
+    --quick --filter " bf16"
 fi
+step "progression" build/bench/progression
 shapes=()
 $dry && shapes=(--filter "rows=1 " --seconds 0)
 KEEP=roofline step "rooflines" build/bench/ops --device $device --json "${shapes[@]}"

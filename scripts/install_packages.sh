@@ -5,7 +5,8 @@ set -euo pipefail
 needed=(
   "g++:the compiler" "make:the build" "libfmt-dev:formatting" "doctest-dev:tests" "nlohmann-json3-dev:JSON"
   "libcli11-dev:the command line" "libyaml-cpp-dev:configuration files" "libsentencepiece-dev:the tokenizer"
-  "libicu-dev:Unicode" "ca-certificates:downloads"
+  "libicu-dev:Unicode" "libcpp-httplib-dev:the server" "pkg-config:the build" "curl:tests of the server" "python3:tests"
+  "ca-certificates:downloads"
 )
 missing=() reasons=()
 for entry in "${needed[@]}"; do

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reads what ptxas says of every kernel (BUILD/ptx/sm_*/*.usage) and compares it with tests/simt/kernel_budget.txt.
 
-usage: kernel_budget.py check|write BUILD TOOLKIT   (scripts/kernel_budget.sh calls it)
+usage: kernel_budget.py check|write BUILD TOOLKIT ARCHITECTURE...   (scripts/kernel_budget.sh calls it)
 """
 import glob
 import os
@@ -66,10 +66,10 @@ def threads_declared(ptx):
     return {name: int(threads) for name, threads in re.findall(r'\.entry (\w+)\([^)]*\)\s*\.maxntid (\d+)', text)}
 
 
-def measure(build):
+def measure(build, archs):
     ran = launches(f'{build}/ptx/launches.txt')
     rows = []
-    for path in sorted(glob.glob(f'{build}/ptx/sm_*/*.usage')):
+    for path in sorted(path for arch in archs for path in glob.glob(f'{build}/ptx/sm_{arch}/*.usage')):
         arch = path.split('/')[-2]
         declared = threads_declared(path.replace('.usage', '.ptx'))
         text = open(path).read()
@@ -141,6 +141,6 @@ def check(rows, toolkit):
 
 
 if __name__ == '__main__':
-    mode, build, toolkit = sys.argv[1:]
-    measured = measure(build)
+    mode, build, toolkit, *archs = sys.argv[1:]
+    measured = measure(build, archs)
     write(measured, toolkit) if mode == 'write' else check(measured, toolkit)

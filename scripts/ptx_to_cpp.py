@@ -172,7 +172,7 @@ def fused(i):
     if i.fields[-1] in ('bf16', 'bf16x2'):
         return bf16_operation(i, '__hfma', 3)
     if 'rm' in i.modifiers:
-        i.function.approximate = True  # only the functions that nvcc expands itself round down
+        i.function.approximate.add('fma.rm')  # only the functions that nvcc expands itself round down
         return i.write(i.operands[0], f'ptx::fma_down({i.read(1)}, {i.read(2)}, {i.read(3)})')
     return simple('ptx::fma', 3, 'rn')(i)
 
@@ -195,7 +195,7 @@ def carried(i):
 
 def divide(i):
     if 'full' in i.modifiers or 'approx' in i.modifiers:
-        i.function.approximate = True
+        i.function.approximate.add(i.opcode)
     return simple('ptx::div', 2, 'rn', 'full', 'approx')(i)
 
 
@@ -207,12 +207,12 @@ def unary(cpp, exact_when_rounded=False):
         if i.type == 'f64' and exact:
             return i.write(i.operands[0], f'{cpp}<false>({i.read(1)})')
         if i.type == 'f64' and i.fields in (['rcp', 'approx', 'ftz', 'f64'], ['rsqrt', 'approx', 'ftz', 'f64']):
-            i.function.approximate = True
+            i.function.approximate.add(i.opcode)
             return i.write(i.operands[0], f'ptx::upper_word({cpp}<false>({i.read(1)}))')
         if i.type != 'f32':
             i.refuse()
         if not exact:
-            i.function.approximate = True
+            i.function.approximate.add(i.opcode)
         flush = 'true' if 'ftz' in i.modifiers else 'false'
         return i.write(i.operands[0], f'{cpp}<{flush}>({i.read(1)})')
     return translate
@@ -340,6 +340,8 @@ def move(i):
     i.only()
     halves = {'b32': ('b16', 16), 'b64': ('b32', 32)}
     destination, source = i.operands
+    if i.function.registers.get(source, '').endswith('_f32'):
+        i.function.floats.add(destination)
     if destination.startswith('{'):
         part, width = halves[i.type]
         parts = [i.write(register, f'static_cast<{TYPES[part]}>(word >> {width * n})')
@@ -391,10 +393,17 @@ def store(i):
         value, offset = i.function.parameter(i.operands[0]) or i.refuse()
         return f'ptx::set_parameter({value}, {offset}, {i.read(1)});' if count == 1 else i.refuse()
     place = i.place(i.operands[0], i.type, count * BYTES[i.type])
-    if count == 1:
-        return f'*{place} = {i.read(1)};'
-    values = [f'to[{n}] = {i.value(register, i.type)};' for n, register in enumerate(elements(i.operands[1]))]
-    return f'{{ {TYPES[i.type]}* to = {place}; {" ".join(values)} }}'
+    registers = elements(i.operands[1]) if count > 1 else [i.operands[1]]
+    values = [f'to[{n}] = {i.value(register, i.type)};' for n, register in enumerate(registers)]
+    return f'{{ {TYPES[i.type]}* to = {place}; {" ".join(values)} {note_halves(i, registers, count)} }}'
+
+
+def note_halves(i, registers, count):
+    """A word in global memory may be two bf16 when it is not stored as a float: their tolerance is another."""
+    stored_as_float = i.type in ('f32', 'f64') or any(register in i.function.floats for register in registers)
+    if {'shared', 'shared::cta', 'local'} & set(i.modifiers) or stored_as_float or BYTES[i.type] not in (2, 4):
+        return ''
+    return f'ptx::wrote_halves(to, {count * BYTES[i.type]});'
 
 
 ATOMIC_CHANGES = {'add': 'ptx::add(old, value)', 'min': 'ptx::smaller(old, value)', 'max': 'ptx::larger(old, value)', 'and': 'old & value',
@@ -505,7 +514,7 @@ def call(i):
         i.refuse()
     function = i.function
     results, arguments = (split(operand.strip('() ')) for operand in (i.operands[0], i.operands[2]))
-    function.approximate = True
+    function.approximate.add('call')
     lists = [', '.join(function.parameter(f'[{name}]')[0] for name in names) for names in (results, arguments)]
     return (f'{{ void* const results[] = {{{lists[0]}}}; const void* const arguments[] = {{{lists[1]}}}; '
             f'{i.operands[1]}(arguments, results, shared); }}')
@@ -552,7 +561,7 @@ class Function:
         names = r'\.param\s[^,]*?(\w+)(?:\[\d+\])?\s*(?:,|$)'
         self.parameters, self.results = (re.findall(names, text.strip(), re.S) for text in (parameters, results))
         self.registers, self.shared, self.locals, self.arguments = {}, {}, {}, set()
-        self.shared_bytes, self.dynamic_alignment, self.approximate = 0, 1, False
+        self.shared_bytes, self.dynamic_alignment, self.approximate, self.floats = 0, 1, set(), set()
         self.lines, self.declarations = [], []
         statements = list(split_statements(body))
         for statement in statements:  # arrays first: an instruction may stand before its scope's declaration
@@ -627,7 +636,7 @@ class Function:
         return (f'// {self.name}\nvoid kernel_{self.number}([[maybe_unused]] const void* const* parameter) {{\n'
                 '[[maybe_unused]] char* const shared = static_cast<char*>(simt::dynamic_shared());\n' + self.body() +
                 f'const ptx::Kernel registered_{self.number}("{self.name}", kernel_{self.number}, {self.shared_bytes}, '
-                f'{self.dynamic_alignment}, {"true" if self.approximate else "false"});\n')
+                f'{self.dynamic_alignment}, "{" ".join(sorted(self.approximate))}");\n')
 
     def head(self):
         return (f'void {self.name}([[maybe_unused]] const void* const* parameter, [[maybe_unused]] void* const* result, '

@@ -2,8 +2,9 @@
 # The checks that kernels go through on the host, and the proof that they notice something.
 #
 #   scripts/simt_checks.sh wrong     wrong kernels (tests/simt/wrong_kernels.cu) against every check, as a table
-#   scripts/simt_checks.sh real      the kernels of cuda/*.cu, as the operation table runs them, under every check
-#   scripts/simt_checks.sh           both
+#   scripts/simt_checks.sh orders    the kernels of cuda/*.cu, as the operation table runs them, in other orders and guarded
+#   scripts/simt_checks.sh real      the same in all orders and under every check
+#   scripts/simt_checks.sh           wrong and real
 #
 # Checks: runtime (the launch fails, or the program faults), order (the result depends on the order of threads or on when
 # cp.async lands), NaN (memory that nobody wrote reaches the result), address and undefined-behaviour sanitizers, guard
@@ -15,6 +16,7 @@ cd "$(dirname "$0")/.."
 BUILD=${BUILD:-build}
 MAKE=${MAKE:-make}
 failures=0
+usual_bits=  # of the first order
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=0 ASAN_OPTIONS=detect_leaks=0
@@ -98,25 +100,30 @@ real_in_order() {
   verdict $? "kernels: order ${1#*=}, cp.async ${2#*=}: the same bits"
 }
 
-real_kernels() {
-  local usual_bits=
+few_orders() {
   real_in_order SIMT_ORDER=fwd SIMT_CPASYNC=late
+  real_in_order SIMT_ORDER=rand:1 SIMT_CPASYNC=early
+  real "device memory guarded" "$BUILD/tests/ops" SIMT_GUARD=1 SIMT_ORDER=rev
+}
+
+real_kernels() {
+  few_orders
   real_in_order SIMT_ORDER=fwd SIMT_CPASYNC=early
   real_in_order SIMT_ORDER=rev SIMT_CPASYNC=late
-  real_in_order SIMT_ORDER=rand:1 SIMT_CPASYNC=rand
-  real_in_order SIMT_ORDER=rand:2 SIMT_CPASYNC=early
+  real_in_order SIMT_ORDER=rand:2 SIMT_CPASYNC=rand
   real_in_order SIMT_ORDER=rand:3 SIMT_CPASYNC=late
-  real "device memory guarded" "$BUILD/tests/ops" SIMT_GUARD=1
   real "address and undefined-behaviour sanitizers" "$BUILD/tests/ops_address"
   real "races, unwritten memory, bounds" "$BUILD/tests/ops_race"
 }
 
 targets=()
+[ "${1:-}" = orders ] && targets+=("$BUILD"/tests/ops)
 [ "${1:-wrong}" = wrong ] && targets+=("$BUILD"/tests/wrong_kernels{,_address,_race})
 [ "${1:-real}" = real ] && targets+=("$BUILD"/tests/ops{,_address,_race})
 $MAKE --no-print-directory -j"$(nproc)" BUILD="$BUILD" "${targets[@]}" >"$scratch/make" 2>&1
 verdict $? "the programs build" || true
 [ $failures -ne 0 ] && { tail -20 "$scratch/make"; exit 1; }
 [ "${1:-wrong}" = wrong ] && wrong_kernels
+[ "${1:-}" = orders ] && few_orders
 [ "${1:-real}" = real ] && real_kernels
 [ $failures -eq 0 ]

@@ -28,8 +28,8 @@ enum class TopkMode : uint8_t { exact, block };
 /// out [m, n] = dropout(activation(a' b' + bias)) or, with `accumulate`, out += a' b'.
 /// a' = a [m, k], or the transpose of a [k, m]; b' = the transpose of b [n, k] (the layout of weights, the default), or
 /// b [k, n]. bias [n]. With `pre_activation` [m, n] the value before the activation is kept for the backward pass.
-/// Rows may be strided, the last axis is contiguous. The types of a, b and out may differ (fp32 | bf16 each; fp16 weights
-/// go through QuantizedMatmul).
+/// Rows may be strided, the last axis is contiguous. The types of a, b and out may differ (fp32 | bf16 each; fp16
+/// weights go through QuantizedMatmul).
 struct Matmul {
   Tensor out, pre_activation;
   ConstTensor a, b, bias;

@@ -60,6 +60,10 @@ class Decoder {
   /// asked for. A row's bits depend neither on the other rows nor on how the text was cut into calls.
   Tensor forward(std::span<const Input> inputs);
 
+  /// Final hidden states [rows, D] of every token of the last forward(), in the weights' type, after the final norm
+  /// where the model has one; on the device, valid until the next call.
+  Tensor hidden();
+
   int64_t position(int32_t sequence) const;  // tokens taken so far
   void reset(int32_t sequence);
   void copy(int32_t to, int32_t from);  // sequence `to` goes on from where `from` stands
@@ -96,6 +100,8 @@ class Writer {
   };
   /// Reads each text, draws the next token of each and appends it.
   std::vector<Drawn> next(std::span<WrittenText* const> texts);
+  /// Raw logits [texts, V] fp32 of the last next(), on the device, valid until the decoder's next call.
+  Tensor logits() const;
 
  private:
   struct State;

@@ -53,27 +53,6 @@ class PromptTemplate {
   std::string name_, text_;
 };
 
-/// The turns of a conversation as tokens: marked by the vocabulary's symbols where it has them, by words otherwise.
-class ChatFormat {
- public:
-  explicit ChatFormat(const Tokenizer& tokenizer);
-  std::vector<int32_t> start(const std::string& system) const;
-  /// The user's turn and the beginning of the answer.
-  std::vector<int32_t> turn(const std::string& line) const;
-  /// An answer with the token that closes it.
-  std::vector<int32_t> answer(const std::string& text) const;
-  bool ends(int32_t token) const;
-  /// What closes an answer that did not close itself; -1: nothing does.
-  int32_t end() const;
-  std::vector<std::string> stops() const;
-
- private:
-  bool has_symbols() const { return user_ >= 0 && assistant_ >= 0 && end_ >= 0; }
-  void append(std::vector<int32_t>& tokens, const std::string& text) const;
-  const Tokenizer& tokenizer_;
-  int32_t system_, user_, assistant_, end_;
-};
-
 struct EncodeOptions {
   std::string template_path;  // see PromptTemplate
   int64_t segment = 0;        // inputs of an example at most

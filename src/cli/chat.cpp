@@ -6,9 +6,9 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "longhand/instructions.h"
 #include "src/cli/options.h"
-#include "src/cli/piece_stream.h"
+#include "src/generate/piece_stream.h"
+#include "src/text/chat_form.h"
 
 namespace longhand::cli {
 namespace {
@@ -25,7 +25,7 @@ void show(const std::string& text) {
 }
 
 // Writes the answer to the last turn, as it goes unless `live` is false, and returns it.
-std::string answer(Writer& writer, WrittenText& text, const ChatFormat& form, const Tokenizer& tokenizer,
+std::string answer(Writer& writer, WrittenText& text, const ChatForm& form, const Tokenizer& tokenizer,
                    const SamplingFlags& flags, bool live) {
   std::vector<std::string> stops = flags.stop;
   for (const std::string& stop : form.stops()) stops.push_back(stop);
@@ -56,7 +56,7 @@ void run_chat(const ChatFlags& flags, const Common& common) {
   if (!open.tokenizer) fail_usage("{} has no tokenizer, and a conversation needs one", open.path);
   Decoder decoder(*device, open.model.config, open.model.weights, {.window = flags.sampling.window, .chunk = 128});
   Writer writer(*device, decoder);
-  ChatFormat form(*open.tokenizer);
+  ChatForm form(*open.tokenizer);
   check_utf8(flags.system, "--system");
   text.tokens = form.start(flags.system);
 

@@ -32,6 +32,7 @@ void add_data(CLI::App& app, Common& common);
 void add_merge(CLI::App& app, Common& common);
 void add_generate(CLI::App& app, Common& common);
 void add_chat(CLI::App& app, Common& common);
+void add_serve(CLI::App& app, Common& common);
 void add_score(CLI::App& app, Common& common);
 void add_info(CLI::App& app, Common& common);
 void add_plan(CLI::App& app, Common& common);

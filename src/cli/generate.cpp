@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "src/cli/options.h"
-#include "src/cli/piece_stream.h"
+#include "src/generate/piece_stream.h"
 
 namespace longhand::cli {
 namespace {

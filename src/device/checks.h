@@ -3,7 +3,7 @@
 
 #include <string_view>
 
-#include "longhand/tensor.h"
+#include "longhand/device.h"
 
 namespace longhand {
 
@@ -32,5 +32,12 @@ inline void check_list(const ConstTensor& t, Dtype type, int64_t n, std::string_
 
 inline int64_t width_of(const ConstTensor& t) { return t.empty() ? 0 : t.size(t.rank() - 1); }
 inline int64_t rows_of(const ConstTensor& t) { return width_of(t) ? t.elements() / width_of(t) : 0; }
+
+/// Whole operations, where the devices ask for the same. The backward check returns the tensor that has the rows'
+/// shape, the memory's the rows of the context that it takes. What lies in the tensors is not looked at.
+void check_layernorm(const LayerNormForward& a);
+ConstTensor check_layernorm(const LayerNormBackward& a);
+ConstTensor check_memory_roll(const MemoryRoll& a);
+void check_sample(const Sample& a);
 
 }  // namespace longhand

@@ -31,6 +31,7 @@ struct Decoder::State {
   ModelConfig config;
   Dtype type;
   int64_t sequences, window, rows_max, slots, distances;
+  int64_t rows_taken = 0;  // by the last call
 
   Arena ring_arena{"ring"}, table_arena{"position tables"}, activation_arena{"activations"};
   OutputScratch output_scratch;
@@ -235,6 +236,7 @@ Tensor Decoder::forward(std::span<const Input> inputs) {
   int64_t rows = s.check(inputs);
   if (rows == 0) return {};
   s.upload(inputs);
+  s.rows_taken = rows;
   int64_t wanted = 0;
   bool step = true;  // one token and one row of logits of each: the same operations for every step of so many texts
   for (const Input& input : inputs) {
@@ -246,6 +248,15 @@ Tensor Decoder::forward(std::span<const Input> inputs) {
   else
     s.run(inputs, rows);
   return wanted > 0 ? s.logits.rows(0, wanted) : Tensor();
+}
+
+Tensor Decoder::hidden() {
+  State& s = *state_;
+  Tensor x = s.stream.rows(0, s.rows_taken);
+  if (s.rows_taken == 0 || !s.config.final_norm) return x;
+  Tensor out = s.normed.rows(0, s.rows_taken);
+  s.join({.out = out, .x = x}, s.weights->final_norm);
+  return out;
 }
 
 int64_t Decoder::position(int32_t sequence) const { return state_->taken.at(sequence); }

@@ -10,6 +10,7 @@ struct Writer::State {
   Decoder& decoder;
   Arena arena{"sampling"};
   Tensor tokens, logprob, history;  // [S] i32, [S] fp32, [S, window] i32
+  Tensor logits;                    // the decoder's, of the last step
 
   State(Device& device, Decoder& decoder) : device(device), decoder(decoder) {
     lay_out();
@@ -61,6 +62,8 @@ void Writer::read(const WrittenText& text) {
   }
 }
 
+Tensor Writer::logits() const { return state_->logits; }
+
 std::vector<Writer::Drawn> Writer::next(std::span<WrittenText* const> texts) {
   State& s = *state_;
   std::vector<Decoder::Input> inputs;
@@ -75,7 +78,7 @@ std::vector<Writer::Drawn> Writer::next(std::span<WrittenText* const> texts) {
   }
   if (inputs.empty()) return {};
   int64_t rows = static_cast<int64_t>(inputs.size());
-  Tensor logits = s.decoder.forward(inputs);
+  Tensor logits = s.logits = s.decoder.forward(inputs);
   Tensor tokens = s.tokens.rows(0, rows), logprob = s.logprob.rows(0, rows);
   s.device.sample(
       {.tokens = tokens, .logprob = logprob, .logits = logits, .history = s.upload_history(texts), .rules = rules});

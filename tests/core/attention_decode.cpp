@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <cmath>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "longhand/device.h"
+#include "longhand/error.h"
 
 using namespace longhand;
 
@@ -160,4 +162,40 @@ TEST_CASE("decoding: the bits do not depend on how a text is cut, nor on the num
       CHECK(equal);
     }
   }
+}
+
+TEST_CASE("decoding: a query that stands outside the rings is named") {
+  std::vector<float> x(2 * 8, 0.5f), ring(3 * 16 * 8, 0.5f), out(2 * 8);
+  for (const char* name : {"cpu", "simt"})
+    for (int64_t topk : {0, 4})
+      for (auto [position, sequence] :
+           {std::pair{int64_t{-1}, 0}, std::pair{int64_t{5}, 3}, std::pair{int64_t{5}, -1}}) {
+        CAPTURE(name);
+        auto device = make_device(name, {1});
+        std::vector<int64_t> positions{4, position};
+        std::vector<int32_t> sequences{0, sequence};
+        ConstTensor rows(x.data(), Dtype::fp32, {2, 1, 8}), one(x.data(), Dtype::fp32, {1, 8});
+        ConstTensor rings(ring.data(), Dtype::fp32, {3, 16, 1, 8}), r(ring.data(), Dtype::fp32, {16, 1, 8});
+        auto decode = [&] {
+          device->attention_decode({.out = Tensor(out.data(), Dtype::fp32, {2, 1, 8}),
+                                    .q = rows,
+                                    .keys = rings,
+                                    .values = rings,
+                                    .r = r,
+                                    .u = one,
+                                    .v = one,
+                                    .position = ConstTensor(positions.data(), Dtype::i64, {2}),
+                                    .sequence = ConstTensor(sequences.data(), Dtype::i32, {2}),
+                                    .window = 16,
+                                    .topk = topk});
+          device->synchronize();
+        };
+        std::string message;
+        try {
+          decode();
+        } catch (const Error& error) {
+          message = error.what();
+        }
+        CHECK(message.find("attention_decode: row 1 stands") == 0);
+      }
 }

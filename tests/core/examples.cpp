@@ -124,7 +124,8 @@ TEST_CASE("fine-tuning learns the answers") {
   for (bool low_rank : {false, true}) {
     TrainOptions options = example_options();
     options.dropout = {}, options.epochs = 0, options.steps = 80;
-    if (low_rank) options.learning_rate = 1e-2, options.config.lora_rank = 4, options.config.lora_sites = "q,v,output,up,down";
+    if (low_rank)
+      options.learning_rate = 1e-2, options.config.lora_rank = 4, options.config.lora_sites = "q,v,output,up,down";
     options.resolve(0);
     Trainer trainer(*device, options, data, 1 << 20);
     double before = trainer.validate()[0].nats;

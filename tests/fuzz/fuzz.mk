@@ -9,6 +9,7 @@ FUZZERS := $(patsubst tests/fuzz/%.cpp,%,$(wildcard tests/fuzz/*.cpp))
 FUZZ_SRC := $(wildcard src/base/*.cpp)
 FUZZ_SRC_token_file := src/data/token_file.cpp
 FUZZ_SRC_yaml := src/cli/yaml_options.cpp
+FUZZ_SRC_request := src/serve/request.cpp src/serve/refusal.cpp
 FUZZ_LIBS_yaml := -lyaml-cpp
 
 # Options that a target needs beyond the common ones.

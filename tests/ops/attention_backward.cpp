@@ -102,7 +102,9 @@ struct AttentionBackwardRow : Operation {
     AttentionCase a(c);
     auto normal = [&] { return random.normal(); };
     auto zero = [] { return 0; };
-    auto pack = [&](Array& x) { x.row_axes = 2, x.padding = c("packed") ? 2 * a.H * a.dh + (c("packed") == 1 ? 1 : 0) : 0; };
+    auto pack = [&](Array& x) {
+      x.row_axes = 2, x.padding = c("packed") ? 2 * a.H * a.dh + (c("packed") == 1 ? 1 : 0) : 0;
+    };
     pack(c.input("d_out", a.q.shape, normal));
     pack(c.output("d_q", a.q.shape));
     pack(c.output("d_k", a.k.shape));

@@ -70,7 +70,9 @@ void attention_inputs(Case& c, Random& random) {
   double stretch = c("sharp") ? 25 : 1;
   auto normal = [&] { return random.normal(); };
   auto half = [&] { return random.normal() / 2; };
-  auto pack = [&](Array& x) { x.row_axes = 2, x.padding = c("packed") ? 2 * a.H * a.dh + (c("packed") == 1 ? 3 : 0) : 0; };
+  auto pack = [&](Array& x) {
+    x.row_axes = 2, x.padding = c("packed") ? 2 * a.H * a.dh + (c("packed") == 1 ? 3 : 0) : 0;
+  };
   pack(c.input("q", {a.T, a.B, a.H, a.dh}, [&] { return stretch * random.normal(); }));
   pack(c.input("k", {a.K, a.B, a.H, a.dh}, normal));
   pack(c.input("value", {a.K, a.B, a.H, a.dh}, normal));

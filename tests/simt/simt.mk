@@ -55,15 +55,20 @@ PTX_KNOWN = $(filter $(patsubst compute_%,%,$(NVCC_KNOWN)),$(PTX_ARCHS))
 .PHONY: kernel-usage
 kernel-usage: $(if $(filter kernel-usage,$(MAKECMDGOALS)),$(foreach arch,$(PTX_KNOWN),$(GPU_SRC:cuda/%.cu=$(BUILD)/ptx/sm_$(arch)/%.usage)))
 
-# tests/ops with nvcc's PTX beside every kernel (tests/simt/ptx/compare.cpp): build/tests/ops_ptx_80 and its like.
+# tests/ops with nvcc's PTX beside every kernel (tests/simt/ptx/compare.cpp): build/tests/ops_ptx_80 and its like; _quick
+# has those kernels whose PTX the host's compiler takes in little time.
+PTX_QUICK := activation bias embedding optimizer position attention_rows attention_pages attention_topk quantize elementwise
+PTX_COMPARE := $(BUILD)/obj/simt/tests/simt/ptx/compare.o $(BUILD)/obj/simt/cuda/simt/host/symbols.o
 PTX_HOST_FLAGS := -O1 -fno-strict-aliasing -Wno-unused-label
 define ptx_program  # an architecture's number
 $$(BUILD)/ptx/plain_$(1)/%.cpp: $$(BUILD)/ptx/plain_$(1)/%.ptx scripts/ptx_to_cpp.py
 	python3 scripts/ptx_to_cpp.py $$< $$@
 $$(BUILD)/ptx/plain_$(1)/%.o: $$(BUILD)/ptx/plain_$(1)/%.cpp tests/simt/ptx/machine.h
 	$$(CXX) $$(FLAGS) $$(PTX_HOST_FLAGS) -c $$< -o $$@
-$$(BUILD)/tests/ops_ptx_$(1): $$(call object,$$(OPS_SRC)) $$(BUILD)/obj/simt/tests/simt/ptx/compare.o \
-                             $$(GPU_SRC:cuda/%.cu=$$(BUILD)/ptx/plain_$(1)/%.o) $$(BUILD)/obj/simt/cuda/simt/host/symbols.o $$(CORE_LIB)
+$$(BUILD)/tests/ops_ptx_$(1): $$(call object,$$(OPS_SRC)) $$(PTX_COMPARE) $$(GPU_SRC:cuda/%.cu=$$(BUILD)/ptx/plain_$(1)/%.o) $$(CORE_LIB)
+	@mkdir -p $$(@D)
+	$$(CXX) $$(LINK) $$^ $$(CUDA_LIBS) -o $$@
+$$(BUILD)/tests/ops_ptx_quick_$(1): $$(call object,$$(OPS_SRC)) $$(PTX_COMPARE) $$(PTX_QUICK:%=$$(BUILD)/ptx/plain_$(1)/%.o) $$(CORE_LIB)
 	@mkdir -p $$(@D)
 	$$(CXX) $$(LINK) $$^ $$(CUDA_LIBS) -o $$@
 endef

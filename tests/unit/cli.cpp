@@ -9,8 +9,8 @@
 #include "longhand/files.h"
 #include "src/cli/options.h"
 #include "src/cli/parse.h"
-#include "src/cli/piece_stream.h"
 #include "src/cli/yaml_options.h"
+#include "src/generate/piece_stream.h"
 
 using namespace longhand;
 using namespace longhand::cli;

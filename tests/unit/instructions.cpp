@@ -8,6 +8,7 @@
 #include "longhand/files.h"
 #include "longhand/instructions.h"
 #include "longhand/safetensors.h"
+#include "src/text/chat_form.h"
 
 using namespace longhand;
 
@@ -89,11 +90,12 @@ TEST_CASE("a conversation is learnt as chat writes it, every answer of it") {
     turns += fmt::format(R"({}{{"role": "{}", "content": "{}"}})", turns.empty() ? "" : ", ", role, content);
   InstructionFile file = read(R"({"messages": [)" + turns + "]}");
   EncodedInstructions encoded = encode_instructions(tokenizer, file, nullptr, {.segment = 64, .validation = 0});
-  ChatFormat chat(tokenizer);
+  ChatForm chat(tokenizer);
   std::vector<int32_t> wanted = chat.start("");
   for (auto [asked, said] : {std::pair("a", "one"), std::pair("b", "two")})
-    for (const std::vector<int32_t>& part : {chat.turn(asked), chat.answer(said)})
+    for (const std::vector<int32_t>& part : {chat.turn(asked), chat.reply(said)})
       wanted.insert(wanted.end(), part.begin(), part.end());
+  if (chat.end() < 0) wanted.push_back(tokenizer.end_of_document());
   CHECK(std::vector<int32_t>(encoded.streams[0].tokens.begin(), encoded.streams[0].tokens.end()) == wanted);
 }
 

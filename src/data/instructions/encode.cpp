@@ -4,6 +4,7 @@
 #include "longhand/instructions.h"
 #include "longhand/random.h"
 #include "longhand/safetensors.h"
+#include "src/text/chat_form.h"
 
 namespace longhand {
 namespace {
@@ -73,15 +74,16 @@ class Encoder {
     for (const auto& message : example.messages) {
       if (message.role == "user") out.add(chat_.turn(message.text), false);
       if (message.role != "assistant") continue;
-      out.add(chat_.answer(message.text), true);
+      out.add(chat_.reply(message.text), true);
       out.bytes += static_cast<int64_t>(message.text.size());
     }
+    if (chat_.end() < 0) out.add({tokenizer_.end_of_document()}, true);
     return out;
   }
 
   const Tokenizer& tokenizer_;
   PromptTemplate form_;
-  ChatFormat chat_;
+  ChatForm chat_;
   int64_t segment_, cut_ = 0;
 };
 

@@ -49,15 +49,8 @@ void CpuDevice::add(const Add& a) {
 }
 
 void CpuDevice::memory_roll(const MemoryRoll& a) {
-  constexpr auto name = "memory_roll";
   if (a.memory.empty() || a.memory.elements() == 0) return;
-  if (a.context.empty() || a.context.size(0) < a.memory.size(0))
-    fail("{}: memory {} is longer than its context {}", name, a.memory.shape().text(), a.context.shape().text());
-  ConstTensor last = a.context.rows(a.context.size(0) - a.memory.size(0), a.memory.size(0));
-  if (last.type() != a.memory.type() || last.shape() != a.memory.shape())
-    fail("{}: memory is {} {}, context {} {}", name, dtype_name(a.memory.type()), a.memory.shape().text(),
-         dtype_name(a.context.type()), a.context.shape().text());
-  if (!last.contiguous() || !a.memory.contiguous()) fail("{}: memory or context is not contiguous", name);
+  ConstTensor last = check_memory_roll(a);
   char* to = static_cast<char*>(a.memory.data());
   const char* from = static_cast<const char*>(last.data());
   int64_t bytes = last.bytes();

@@ -10,20 +10,10 @@
 namespace longhand::cpu {
 
 void CpuDevice::layernorm_forward(const LayerNormForward& a) {
+  check_layernorm(a);
   constexpr auto name = "layernorm_forward";
   int type = float_index(a.x, name, "x");
   int64_t rows = rows_of(a.x), width = width_of(a.x);
-  auto optional = [&](const ConstTensor& t, const char* what) {
-    if (!t.empty()) check_rows(t, a.x.type(), rows, width, name, what);
-  };
-  optional(a.x, "x"), optional(a.out, "out"), optional(a.sum, "sum"), optional(a.residual, "residual");
-  if (a.out.empty() && a.sum.empty()) fail("{}: neither out nor sum is wanted", name);
-  if (a.out) {
-    check_list(a.gain, a.x.type(), width, name, "gain");
-    check_list(a.bias, a.x.type(), width, name, "bias");
-    if (a.mean) check_list(a.mean, Dtype::fp32, rows, name, "mean");
-    if (a.rstd) check_list(a.rstd, Dtype::fp32, rows, name, "rstd");
-  }
   LayerNormRows all{a.out.data(),
                     a.sum.data(),
                     a.mean.as<float>(),
@@ -49,24 +39,10 @@ void CpuDevice::layernorm_forward(const LayerNormForward& a) {
 
 void CpuDevice::layernorm_backward(const LayerNormBackward& a) {
   constexpr auto name = "layernorm_backward";
-  const ConstTensor& shape = a.d_out.empty() ? ConstTensor(a.d_sum) : a.d_out;
-  if (shape.empty()) fail("{}: d_out and d_sum are missing", name);
-  int type = float_index(shape, name, a.d_out.empty() ? "d_sum" : "d_out");
+  ConstTensor shape = check_layernorm(a);
+  int type = float_index(shape, name, "d_out");
   int64_t rows = rows_of(shape), width = width_of(shape);
-  auto check = [&](const ConstTensor& t, const char* what) { check_rows(t, shape.type(), rows, width, name, what); };
-  check(shape, "d_out");
-  if (a.d_sum) check(a.d_sum, "d_sum");
-  if (a.d_x) check(a.d_x, "d_x");
-  if (a.d_x && a.d_sum.empty()) fail("{}: d_x is wanted without d_sum", name);
   bool normalised = !a.d_out.empty();
-  if (normalised) {
-    check(a.sum, "sum");
-    check_list(a.mean, Dtype::fp32, rows, name, "mean");
-    check_list(a.rstd, Dtype::fp32, rows, name, "rstd");
-    check_list(a.gain, shape.type(), width, name, "gain");
-    if (a.d_gain) check_list(a.d_gain, a.d_gain.type(), width, name, "d_gain");
-    if (a.d_bias) check_list(a.d_bias, a.d_bias.type(), width, name, "d_bias");
-  }
   LayerNormGradients all{a.d_sum.data(),
                          a.d_x.data(),
                          a.d_out.data(),

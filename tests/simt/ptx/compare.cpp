@@ -4,18 +4,21 @@
 //
 // A kernel of exact instructions must give the same bits. Where nvcc expands a function itself (expf, logf, erfcf, ...)
 // or divides approximately, its last bits are its own, and what is computed from them differs a little: of such kernels
-// a word may differ by `tolerance` of the larger of the two and of the root mean square of the words around it, as fp32
-// or as bf16.
+// a number may differ by `tolerance` of the larger of the two and of the root mean square of its kind in the 4 KiB
+// around it. A word is one fp32, unless the PTX stored it as bits: then its halves are held to bf16's tolerance.
 #include <sys/mman.h>
 
 #include <unistd.h>
 #include <algorithm>
 #include <array>
+#include <bitset>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "cuda/simt/host/config.h"
@@ -29,10 +32,12 @@ namespace {
 constexpr size_t page = 4096;
 constexpr double tolerance_fp32 = 2e-5, tolerance_bf16 = 1.0 / 127;
 
+const bool part = std::getenv("PTX_PART");  // of the kernels: the rest is not compared
+
 struct Result {
   const Kernel* kernel = nullptr;
-  uint64_t launches = 0, failed = 0, written = 0, differ = 0, wrong = 0;  // words
-  double worst = 0;
+  uint64_t launches = 0, written = 0, differ = 0, wrong = 0;  // words
+  double worst_fp32 = 0, worst_bf16 = 0;
   std::string error;
 };
 
@@ -80,32 +85,71 @@ bool near(double a, double b, double scale, double tolerance, double& worst) {
   return true;
 }
 
-/// The root mean square of the words of a page that are ordinary floats.
-double scale_of(const uint32_t* words, size_t count, bool halves) {
-  double sum = 0;
-  size_t taken = 0;
-  for (size_t i = 0; i < count; ++i)
-    for (int half = 0; half < (halves ? 2 : 1); ++half) {
-      const double value = halves ? half_as_float(words[i] >> 16 * half & 0xffffu) : std::bit_cast<float>(words[i]);
-      if (std::isfinite(value) && std::fabs(value) < 1e6 && std::fabs(value) > 1e-20) sum += value * value, ++taken;
-    }
-  return taken ? std::sqrt(sum / taken) : 0;
+/// The halves of words that the PTX stored as bits in the launch under way, by pages of the address space.
+class Halves {
+ public:
+  void add(uintptr_t first, size_t bytes) {
+    std::lock_guard lock(mutex_);
+    for (uintptr_t at = first; at < first + bytes; at += 2) pages_[at / page][at % page / 2] = true;
+  }
+  bool has(const void* p) const {
+    const auto at = reinterpret_cast<uintptr_t>(p);
+    auto found = pages_.find(at / page);
+    return found != pages_.end() && found->second[at % page / 2];
+  }
+  void clear() { pages_.clear(); }
+
+ private:
+  std::mutex mutex_;
+  std::unordered_map<uintptr_t, std::bitset<page / 2>> pages_;
+};
+
+Halves& halves() {
+  static auto* all = new Halves;
+  return *all;
 }
 
-void compare_words(Result& result, const char* expected, const char* got, size_t bytes) {
+/// The root mean square of ordinary numbers.
+class Scale {
+ public:
+  void add(double value) {
+    if (std::isfinite(value) && std::fabs(value) < 1e6 && std::fabs(value) > 1e-20) sum_ += value * value, ++count_;
+  }
+  double value() const { return count_ ? std::sqrt(sum_ / count_) : 0; }
+
+ private:
+  double sum_ = 0;
+  size_t count_ = 0;
+};
+
+/// What either build left of `bytes` at `memory`, at most a page.
+void compare_words(Result& result, const char* expected, const char* got, const char* memory, size_t bytes) {
   std::array<uint32_t, page / 4> a{}, b{};
   std::memcpy(a.data(), expected, std::min(bytes, page)), std::memcpy(b.data(), got, std::min(bytes, page));
-  const double scale = scale_of(a.data(), a.size(), false), half_scale = scale_of(a.data(), a.size(), true);
+  auto is_half = [&](size_t i, int half) { return halves().has(memory + 4 * i + 2 * half); };
+  Scale fp32, bf16;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (!is_half(i, 0) && !is_half(i, 1)) fp32.add(std::bit_cast<float>(a[i]));
+    for (int half = 0; half < 2; ++half)
+      if (is_half(i, half)) bf16.add(half_as_float(a[i] >> 16 * half & 0xffffu));
+  }
+  auto close = [&](size_t i) {
+    if (!is_half(i, 0) && !is_half(i, 1))
+      return near(std::bit_cast<float>(a[i]), std::bit_cast<float>(b[i]), fp32.value(), tolerance_fp32,
+                  result.worst_fp32);
+    for (int half = 0; half < 2; ++half) {
+      const uint32_t one = a[i] >> 16 * half & 0xffffu, other = b[i] >> 16 * half & 0xffffu;
+      if (one == other) continue;
+      if (!is_half(i, half) ||
+          !near(half_as_float(one), half_as_float(other), bf16.value(), tolerance_bf16, result.worst_bf16))
+        return false;
+    }
+    return true;
+  };
   for (size_t i = 0; i < a.size(); ++i) {
     if (a[i] == b[i]) continue;
     ++result.differ;
-    bool close = false;
-    if (result.kernel->approximate) {
-      close = near(std::bit_cast<float>(a[i]), std::bit_cast<float>(b[i]), scale, tolerance_fp32, result.worst) ||
-              (near(half_as_float(a[i]), half_as_float(b[i]), half_scale, tolerance_bf16, result.worst) &&
-               near(half_as_float(a[i] >> 16), half_as_float(b[i] >> 16), half_scale, tolerance_bf16, result.worst));
-    }
-    result.wrong += !close;
+    result.wrong += !*result.kernel->approximate || !close(i);
   }
 }
 
@@ -129,7 +173,7 @@ class Comparison {
     ++result.launches;
     auto found = kernels().find(name);
     if (found == kernels().end()) {
-      result.error = "there is no PTX of it";
+      if (!part) result.error = "there is no PTX of it";
       return simt::run_grid(launch);
     }
     result.kernel = found->second;
@@ -138,6 +182,7 @@ class Comparison {
     if (status != cudaSuccess) return status;
     std::vector<Page> written = changed_pages();
     for (const Page& at : written) std::memcpy(at.memory, at.snapshot, at.size);
+    halves().clear();
     run_ptx(launch, result);
     compare(result, written);
     return cudaSuccess;
@@ -147,6 +192,7 @@ class Comparison {
   int report() const {
     int bad = 0;
     for (auto& [name, result] : results_) {
+      if (part && !result.kernel) continue;
       const bool good = result.error.empty() && result.wrong == 0;
       bad += !good;
       std::printf("%s %s: %llu launches, %llu words written", good ? "ok" : "not ok", short_name(name).c_str(),
@@ -155,8 +201,10 @@ class Comparison {
       if (result.differ == 0)
         std::printf(", same bits");
       else
-        std::printf(", %llu differ, worst %.1e, %llu too far", static_cast<unsigned long long>(result.differ),
-                    result.worst, static_cast<unsigned long long>(result.wrong));
+        std::printf(", %llu differ, at most %.1e in fp32, %.1e in bf16, %llu too far",
+                    static_cast<unsigned long long>(result.differ), result.worst_fp32, result.worst_bf16,
+                    static_cast<unsigned long long>(result.wrong));
+      if (result.kernel && *result.kernel->approximate) std::printf("; %s", result.kernel->approximate);
       std::printf("\n");
     }
     return bad;
@@ -215,13 +263,13 @@ class Comparison {
     }
     for (const Page& at : changed_pages()) {
       if (!expected.count(at.memory)) {
-        compare_words(result, at.snapshot, at.memory, at.size);
+        compare_words(result, at.snapshot, at.memory, at.memory, at.size);
         std::memcpy(at.memory, at.snapshot, at.size);
       }
     }
     for (const Page& at : written) {
       if (std::memcmp(at.result.data(), at.memory, at.size) != 0)
-        compare_words(result, at.result.data(), at.memory, at.size);
+        compare_words(result, at.result.data(), at.memory, at.memory, at.size);
       std::memcpy(at.memory, at.result.data(), at.size);
     }
   }
@@ -248,8 +296,10 @@ const bool installed = [] {
 
 }  // namespace
 
+void wrote_halves(const void* p, size_t bytes) { halves().add(reinterpret_cast<uintptr_t>(p), bytes); }
+
 Kernel::Kernel(const char* name_, void (*run_)(const void* const*), size_t shared_, size_t dynamic_alignment_,
-               bool approximate_)
+               const char* approximate_)
     : name(name_), run(run_), shared(shared_), dynamic_alignment(dynamic_alignment_), approximate(approximate_) {
   const std::string known_as = simt::kernel_name(simt::demangle(name));
   if (!kernels().emplace(known_as, this).second) {

@@ -15,12 +15,12 @@ namespace ptx {
 /// One kernel of a module, known to the comparison by its mangled name.
 struct Kernel {
   Kernel(const char* name_, void (*run_)(const void* const*), size_t shared_, size_t dynamic_alignment_,
-         bool approximate_);
+         const char* approximate_);
   const char* name;
   void (*run)(const void* const* parameters);
   size_t shared;             // static
   size_t dynamic_alignment;  // of the dynamic array behind it
-  bool approximate;          // has instructions whose last bits the manual leaves open
+  const char* approximate;   // its instructions whose last bits the manual leaves open
 };
 
 // Registers. A register holds bits or a float; an instruction reads and writes it as its own type.
@@ -292,6 +292,9 @@ inline T parameter(const void* value, size_t offset) {
   std::memcpy(&t, static_cast<const char*>(value) + offset, sizeof t);
   return t;
 }
+
+/// Words of global memory that a kernel stores as bits, not as floats: they may be bf16, one or two a word.
+void wrote_halves(const void* p, size_t bytes);
 
 template <class T>
 inline void set_parameter(void* value, size_t offset, T t) {

@@ -7,7 +7,7 @@
 #include "longhand/generate.h"
 #include "longhand/text.h"
 
-namespace longhand::cli {
+namespace longhand {
 
 class PieceStream {
  public:
@@ -31,4 +31,4 @@ class PieceStream {
   StopFilter filter_;
 };
 
-}  // namespace longhand::cli
+}  // namespace longhand

@@ -1,0 +1,170 @@
+// longhand serve: models behind OpenAI's HTTP API, until SIGINT or SIGTERM.
+#include <pthread.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "longhand/files.h"
+#include "src/cli/options.h"
+#include "src/serve/server.h"
+
+namespace longhand::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct ServeFlags {
+  ModelFlags model;
+  std::string folder, key_file;
+  serve::ServerOptions options;
+  int64_t read_timeout = 10, timeout = 300, grace = 30;  // seconds
+};
+
+// The weight files of a folder, by name.
+std::vector<std::string> weight_files(const std::string& folder) {
+  std::error_code error;
+  std::vector<std::string> files;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error))
+    if (entry.path().extension() == ".safetensors") files.push_back(entry.path().string());
+  if (error) fail("--models {}: {}", folder, error.message());
+  if (files.empty()) fail("--models {}: no *.safetensors lies there", folder);
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+std::unique_ptr<serve::ServedModel> open_served(const ServeFlags& flags, const Common& common,
+                                                const std::string& path) {
+  ModelFlags model_flags = flags.model;
+  model_flags.path = path;
+  auto device = common.make();
+  OpenModel open = open_model(*device, model_flags);
+  if (!open.tokenizer) fail_usage("{} has no tokenizer, and a server needs one", open.path);
+  return std::make_unique<serve::ServedModel>(fs::path(open.path).stem().string(), std::move(device),
+                                              std::move(open.model), std::move(*open.tokenizer), flags.options.engine);
+}
+
+// Keys never stand on a command line, where every process can read them.
+std::vector<std::string> read_keys(const std::string& file) {
+  std::vector<std::string> keys;
+  auto add = [&](std::string key) {
+    while (!key.empty() && std::isspace(static_cast<unsigned char>(key.back()))) key.pop_back();
+    if (!key.empty()) keys.push_back(std::move(key));
+  };
+  if (const char* key = std::getenv("LONGHAND_API_KEY")) add(key);
+  if (file.empty()) return keys;
+  std::istringstream lines(read_file(file));
+  for (std::string line; std::getline(lines, line);) add(line);
+  if (keys.empty()) fail("--api-key-file {}: it holds no key", file);
+  return keys;
+}
+
+void check(const ServeFlags& flags) {
+  const serve::ServerOptions& options = flags.options;
+  if (!flags.folder.empty() && !flags.model.path.empty()) fail_usage("give one of --model and --models");
+  auto positive = [](const char* name, int64_t value) {
+    if (value < 1) fail_usage("{} {}: it is 1 or more", name, value);
+  };
+  positive("--batch", options.engine.sequences), positive("--chunk", options.engine.chunk);
+  positive("--queue", options.engine.queue), positive("--client-queue", options.engine.per_client);
+  positive("--connections", options.connections.connections), positive("--max-body", options.connections.body);
+  positive("--max-tokens", options.request.tokens), positive("--max-prompt", options.context);
+  positive("--timeout", flags.timeout), positive("--read-timeout", flags.read_timeout);
+  if (options.connections.connections > 4096)
+    fail_usage("--connections {}: 4096 at most", options.connections.connections);
+  if (options.engine.window < 0) fail_usage("--window {}: it is 0 or more", options.engine.window);
+  if (options.port < 0 || options.port > 65535) fail_usage("--port {}: it is between 0 and 65535", options.port);
+  if (flags.grace < 0) fail_usage("--grace {}: it is 0 or more", flags.grace);
+}
+
+void announce(const serve::ServerOptions& options, int port, const std::vector<std::string>& names, bool json) {
+  std::string url = options.host.find(':') == std::string::npos ? fmt::format("http://{}:{}", options.host, port)
+                                                                : fmt::format("http://[{}]:{}", options.host, port);
+  if (json)
+    fmt::print("{}\n", nlohmann::ordered_json{{"url", url}, {"models", names}}.dump());
+  else
+    fmt::print("serving {} at {}\n", fmt::join(names, ", "), url);
+  std::fflush(stdout);
+}
+
+bool signalled(const sigset_t& signals, int milliseconds) {
+  timespec wait{milliseconds / 1000, milliseconds % 1000 * 1000000};
+  return sigtimedwait(&signals, nullptr, &wait) > 0;
+}
+
+void run_serve(ServeFlags flags, const Common& common) {
+  check(flags);
+  serve::ServerOptions& options = flags.options;
+  options.timeout = std::chrono::seconds(flags.timeout);
+  options.connections.read = std::chrono::seconds(flags.read_timeout);
+  options.request.choices = static_cast<int32_t>(options.engine.sequences);
+  options.keys = read_keys(flags.key_file);
+
+  // Blocked before any thread is started, so that every signal waits for sigtimedwait.
+  sigset_t signals;
+  sigemptyset(&signals), sigaddset(&signals, SIGINT), sigaddset(&signals, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+
+  std::vector<std::string> files =
+      flags.folder.empty() ? std::vector<std::string>{flags.model.path} : weight_files(flags.folder);
+  std::vector<std::unique_ptr<serve::ServedModel>> models;
+  std::vector<std::string> names;
+  for (const std::string& file : files) {
+    models.push_back(open_served(flags, common, file));
+    names.push_back(models.back()->name);
+  }
+  serve::Server server(options, std::move(models));
+  announce(options, server.start(), names, common.json);
+
+  while (!signalled(signals, 1000)) continue;
+  server.drain();
+  auto deadline = serve::Clock::now() + std::chrono::seconds(flags.grace);
+  bool hurried = false;
+  while (!server.finished()) {
+    hurried = signalled(signals, 20) || hurried;
+    if (hurried || serve::Clock::now() >= deadline) server.cancel_all();
+  }
+}
+
+}  // namespace
+
+void add_serve(CLI::App& app, Common& common) {
+  CLI::App* command = add_command(app, common, "serve", "answer HTTP requests in OpenAI's format; a chat page at /");
+  auto flags = std::make_shared<ServeFlags>();
+  serve::ServerOptions& options = flags->options;
+  auto add = [&](const char* group, const char* name, auto& value, const char* meaning, const char* type) {
+    command->add_option(name, value, meaning)->type_name(type)->group(group);
+  };
+  add_model_flags(*command, flags->model);
+  add("Model", "--models", flags->folder, "folder whose *.safetensors are all served, by their names", "DIR");
+  add("Model", "--window", options.engine.window,
+      "keys that a token sees; 0 = segment + memory of the model's training", "N");
+  add("Address", "--host", options.host, "address to listen on; 0.0.0.0 = every one", "ADDRESS");
+  add("Address", "--port", options.port, "port; 0 = any free one", "N");
+  add("Address", "--api-key-file", flags->key_file, "file with a key a line; LONGHAND_API_KEY holds one too", "FILE");
+  command
+      ->add_option("--cors-origin", options.cors_origins, "origin of web pages that may call; may be repeated; * = all")
+      ->type_name("URL")
+      ->allow_extra_args(false)
+      ->group("Address");
+  add("Limits", "--batch", options.engine.sequences, "texts written side by side", "N");
+  add("Limits", "--chunk", options.engine.chunk, "prompt tokens read between two steps of the batch", "N");
+  add("Limits", "--max-tokens", options.request.tokens, "of a request's max_tokens", "N");
+  add("Limits", "--max-prompt", options.context, "tokens of a prompt; more is answered with 413", "N");
+  add("Limits", "--max-body", options.connections.body, "bytes of a request; more is answered with 413", "N");
+  add("Limits", "--queue", options.engine.queue, "prompts that wait; more is answered with 503", "N");
+  add("Limits", "--client-queue", options.engine.per_client, "prompts of one client that wait; more: 429", "N");
+  add("Limits", "--connections", options.connections.connections, "connections; one more is answered with 503", "N");
+  add("Limits", "--read-timeout", flags->read_timeout, "seconds for a request to arrive; more is answered with 408",
+      "S");
+  add("Limits", "--timeout", flags->timeout, "seconds for an answer, waiting included; more is answered with 408", "S");
+  add("Limits", "--grace", flags->grace, "seconds that a shutdown lets answers under way come to their end", "S");
+  command->callback([flags, &common] { common.run = [flags, &common] { run_serve(*flags, common); }; });
+}
+
+}  // namespace longhand::cli

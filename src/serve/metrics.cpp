@@ -1,0 +1,102 @@
+#include "src/serve/metrics.h"
+
+#include <fmt/format.h>
+
+namespace longhand::serve {
+namespace {
+
+// A label's value: Prometheus wants \, " and line breaks escaped.
+std::string quoted(const std::string& value) {
+  std::string out;
+  for (char c : value) {
+    if (c == '\\' || c == '"') out += '\\';
+    if (c == '\n')
+      out += "\\n";
+    else
+      out += c;
+  }
+  return out;
+}
+
+std::string headline(const std::string& name, const char* type, const std::string& help) {
+  return fmt::format("# HELP {} {}\n# TYPE {} {}\n", name, help, name, type);
+}
+
+struct Column {
+  const char *name, *type, *help;
+  double (*value)(const EngineNumbers&);
+};
+
+constexpr Column columns[] = {
+    {"longhand_prompt_tokens_total", "counter", "Prompt tokens taken.",
+     [](const EngineNumbers& n) { return static_cast<double>(n.prompt_tokens); }},
+    {"longhand_generated_tokens_total", "counter", "Tokens drawn.",
+     [](const EngineNumbers& n) { return static_cast<double>(n.drawn_tokens); }},
+    {"longhand_steps_total", "counter", "Steps of the batch; tokens by steps is the mean batch.",
+     [](const EngineNumbers& n) { return static_cast<double>(n.steps); }},
+    {"longhand_texts_finished_total", "counter", "Texts that came to their end.",
+     [](const EngineNumbers& n) { return static_cast<double>(n.finished); }},
+    {"longhand_texts_cancelled_total", "counter", "Texts whose client went away, or that a shutdown ended.",
+     [](const EngineNumbers& n) { return static_cast<double>(n.cancelled); }},
+    {"longhand_texts_timed_out_total", "counter", "Texts that ran out of time.",
+     [](const EngineNumbers& n) { return static_cast<double>(n.timed_out); }},
+    {"longhand_texts_failed_total", "counter", "Texts that an error ended.",
+     [](const EngineNumbers& n) { return static_cast<double>(n.failed); }},
+    {"longhand_requests_waiting", "gauge", "Prompts in the queue.",
+     [](const EngineNumbers& n) { return static_cast<double>(n.waiting); }},
+    {"longhand_requests_running", "gauge", "Prompts being read or continued.",
+     [](const EngineNumbers& n) { return static_cast<double>(n.running); }},
+    {"longhand_sequences", "gauge", "Texts that the batch holds at most.",
+     [](const EngineNumbers& n) { return static_cast<double>(n.sequences); }},
+    {"longhand_sequences_used", "gauge", "Texts that the batch holds now.",
+     [](const EngineNumbers& n) { return static_cast<double>(n.sequences_used); }},
+};
+
+}  // namespace
+
+void Histogram::observe(double seconds) {
+  size_t place = 0;
+  while (place < bounds.size() && seconds > bounds[place]) ++place;
+  ++counts_[place], sum_ += seconds;
+}
+
+std::string Histogram::text(const std::string& name, const std::string& help) const {
+  std::string out = headline(name, "histogram", help);
+  uint64_t count = 0;
+  for (size_t i = 0; i < counts_.size(); ++i) {
+    count += counts_[i];
+    out += fmt::format("{}_bucket{{le=\"{}\"}} {}\n", name, i < bounds.size() ? fmt::format("{}", bounds[i]) : "+Inf",
+                       count);
+  }
+  return out + fmt::format("{}_sum {}\n{}_count {}\n", name, sum_, name, count);
+}
+
+void Metrics::answered(const std::string& path, int status, double seconds) {
+  std::lock_guard lock(mutex_);
+  ++answers_[{path, status}];
+  seconds_.observe(seconds);
+}
+
+void Metrics::first_token(double seconds) {
+  std::lock_guard lock(mutex_);
+  first_token_.observe(seconds);
+}
+
+std::string Metrics::text(const std::map<std::string, EngineNumbers>& engines, int connections) const {
+  std::lock_guard lock(mutex_);
+  std::string out = headline("longhand_requests_total", "counter", "Answers by path and status.");
+  for (const auto& [key, count] : answers_)
+    out +=
+        fmt::format("longhand_requests_total{{path=\"{}\",status=\"{}\"}} {}\n", quoted(key.first), key.second, count);
+  out += seconds_.text("longhand_request_seconds", "From a request's arrival to the end of its answer.");
+  out += first_token_.text("longhand_first_token_seconds", "From a request's submission to its first token.");
+  for (const Column& column : columns) {
+    out += headline(column.name, column.type, column.help);
+    for (const auto& [model, numbers] : engines)
+      out += fmt::format("{}{{model=\"{}\"}} {}\n", column.name, quoted(model), column.value(numbers));
+  }
+  out += headline("longhand_connections", "gauge", "Connections that are open.");
+  return out + fmt::format("longhand_connections {}\n", connections);
+}
+
+}  // namespace longhand::serve

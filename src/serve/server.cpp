@@ -1,0 +1,233 @@
+#include "src/serve/server.h"
+
+#include <algorithm>
+#include <ctime>
+#include <nlohmann/json.hpp>
+
+#include "longhand/error.h"
+#include "longhand/nearest.h"
+#include "src/serve/page.h"
+
+namespace longhand::serve {
+namespace {
+
+constexpr const char* json_type = "application/json";
+
+// In a time that does not tell how much of a key was right.
+bool same_key(std::string_view a, std::string_view b) {
+  unsigned char difference = a.size() != b.size();
+  for (size_t i = 0; i < a.size(); ++i) difference |= a[i] ^ (b.empty() ? 1 : b[i % b.size()]);
+  return difference == 0;
+}
+
+std::string_view bearer(const httplib::Request& query, std::string& header) {
+  header = query.get_header_value("Authorization");
+  constexpr std::string_view scheme = "Bearer ";
+  return header.starts_with(scheme) ? std::string_view(header).substr(scheme.size()) : std::string_view();
+}
+
+void refuse_with(httplib::Response& reply, const Refusal& refusal) {
+  reply.status = refusal.status;
+  if (refusal.status == 429 || refusal.status == 503) reply.set_header("Retry-After", "1");
+  if (refusal.status == 401) reply.set_header("WWW-Authenticate", "Bearer");
+  reply.set_content(error_body(refusal), json_type);
+}
+
+}  // namespace
+
+ServedModel::ServedModel(std::string name, std::unique_ptr<Device> own_device, LoadedModel loaded,
+                         Tokenizer own_tokenizer, const EngineLimits& limits)
+    : name(std::move(name)),
+      device(std::move(own_device)),
+      model(std::move(loaded)),
+      tokenizer(std::move(own_tokenizer)),
+      form(tokenizer),
+      engine(*device, model.config, model.weights, tokenizer, limits) {}
+
+Server::Server(const ServerOptions& options, std::vector<std::unique_ptr<ServedModel>> models)
+    : options_(options), models_(std::move(models)), created_(std::time(nullptr)), http_(options.connections) {
+  if (models_.empty()) fail("there is no model to serve");
+  set_up();
+}
+
+Server::~Server() {
+  drain();
+  cancel_all();
+  if (listener_.joinable()) listener_.join();
+}
+
+int Server::start() {
+  int port = options_.port;
+  bool bound = port == 0 ? (port = http_.bind_to_any_port(options_.host)) > 0 : http_.bind_to_port(options_.host, port);
+  if (!bound)
+    fail("cannot listen on {} port {}: the port is taken, or the address is not this machine's (--port, --host)",
+         options_.host, options_.port);
+  listener_ = std::thread([this] {
+    http_.listen_after_bind();
+    finished_ = true;
+  });
+  while (!http_.is_running() && !finished_) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  return port;
+}
+
+void Server::drain() {
+  if (draining_.exchange(true)) return;
+  for (auto& model : models_) model->engine.drain();
+  http_.close_idle();
+  http_.stop();
+}
+
+bool Server::finished() const { return finished_; }
+
+void Server::cancel_all() {
+  for (auto& model : models_) model->engine.cancel_all();
+}
+
+void Server::route(const std::string& path, std::function<void(const Query&, Reply&)> handle, bool post) {
+  paths_.push_back(path);
+  auto guarded = [handle = std::move(handle)](const Query& query, Reply& reply) {
+    try {
+      handle(query, reply);
+    } catch (const Refusal& refusal) {
+      refuse_with(reply, refusal);
+    } catch (const std::exception& error) {
+      refuse_with(reply, {500, error.what()});
+    }
+  };
+  if (post)
+    http_.Post(path, guarded);
+  else
+    http_.Get(path, guarded);
+}
+
+void Server::set_up() {
+  route(
+      "/",
+      [](const Query&, Reply& reply) {
+        std::string_view page = chat_page();
+        reply.set_content(page.data(), page.size(), "text/html; charset=utf-8");
+        reply.set_header(
+            "Content-Security-Policy",
+            "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
+            "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
+      },
+      false);
+  route(
+      "/health", [this](const Query&, Reply& reply) { health(reply); }, false);
+  route(
+      "/metrics", [this](const Query&, Reply& reply) { show_metrics(reply); }, false);
+  route(
+      "/v1/models", [this](const Query&, Reply& reply) { list_models(reply); }, false);
+  route(
+      "/v1/completions", [this](const Query& query, Reply& reply) { write_text(query, reply, false); }, true);
+  route(
+      "/v1/chat/completions", [this](const Query& query, Reply& reply) { write_text(query, reply, true); }, true);
+  route(
+      "/v1/embeddings", [this](const Query& query, Reply& reply) { embed(query, reply); }, true);
+  route(
+      "/tokenize", [this](const Query& query, Reply& reply) { tokenize(query, reply); }, true);
+
+  http_.set_pre_routing_handler([this](const Query& query, Reply& reply) {
+    using Outcome = httplib::Server::HandlerResponse;
+    return before(query, reply) ? Outcome::Handled : Outcome::Unhandled;
+  });
+  // What the parser refuses by itself: an unknown path, a body that is too long, a broken request.
+  http_.set_error_handler([this](const Query& query, Reply& reply) {
+    if (!reply.body.empty()) return;
+    bool known = std::find(paths_.begin(), paths_.end(), query.path) != paths_.end();
+    if (reply.status == 404 && known) reply.status = 405;
+    if (Connection::current()) Connection::current()->close_afterwards();
+    std::string what = reply.status == 404
+                           ? fmt::format("there is no {}{}", query.path, did_you_mean(query.path, paths_))
+                       : reply.status == 405 ? fmt::format("{} does not take {}", query.path, query.method)
+                       : reply.status == 413 ? fmt::format("a body of more than {} bytes", options_.connections.body)
+                                             : std::string(status_name(reply.status));
+    refuse_with(reply, {reply.status, what});
+  });
+  http_.set_logger([this](const Query& query, const Reply& reply) {
+    bool known = std::find(paths_.begin(), paths_.end(), query.path) != paths_.end();
+    double seconds = Connection::current() ? Connection::current()->seconds() : 0;
+    metrics_.answered(known ? query.path : "other", reply.status, seconds);
+  });
+}
+
+// What is decided before a body is read. An answer from here leaves the body unread, so the connection ends with it.
+bool Server::before(const Query& query, Reply& reply) {
+  std::string origin = query.get_header_value("Origin");
+  const auto& allowed = options_.cors_origins;
+  if (!origin.empty() && std::any_of(allowed.begin(), allowed.end(),
+                                     [&](const std::string& one) { return one == "*" || one == origin; })) {
+    reply.set_header("Access-Control-Allow-Origin", origin);
+    reply.set_header("Vary", "Origin");
+    if (query.method == "OPTIONS") {
+      reply.set_header("Access-Control-Allow-Methods", "GET, POST");
+      reply.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type");
+      reply.status = 204;
+      return true;
+    }
+  }
+  try {
+    bool open = query.path == "/" || query.path == "/health";
+    std::string header;
+    std::string_view key = bearer(query, header);
+    const auto& keys = options_.keys;
+    if (!open && !keys.empty() &&
+        !std::any_of(keys.begin(), keys.end(), [&](const std::string& one) { return same_key(key, one); }))
+      throw Refusal(401, "this server asks for a key: Authorization: Bearer KEY");
+    if (query.method != "POST") return false;
+    if (draining_) throw Refusal(503, "the server is shutting down");
+    if (!query.get_header_value("Content-Encoding").empty()) throw Refusal(415, "a compressed body is not accepted");
+    // A page of another origin can send any other type without asking first (CORS), and so use a server that it cannot
+    // read.
+    if (!query.get_header_value("Content-Type").starts_with(json_type))
+      throw Refusal(415, "the body's type is not stated to be JSON: Content-Type: application/json");
+  } catch (const Refusal& refusal) {
+    refuse_with(reply, refusal);
+    if (Connection::current()) Connection::current()->close_afterwards();
+    return true;
+  }
+  return false;
+}
+
+ServedModel& Server::find(const std::string& name) const {
+  if (name.empty()) return *models_.front();
+  std::vector<std::string> names;
+  for (auto& model : models_) {
+    if (model->name == name) return *model;
+    names.push_back(model->name);
+  }
+  throw Refusal(404,
+                fmt::format("there is no model \"{}\"{}; GET /v1/models lists them", name, did_you_mean(name, names)),
+                "model");
+}
+
+std::string Server::client_of(const Query& query) const {
+  std::string header;
+  if (options_.keys.empty()) return query.remote_addr;
+  return std::string(bearer(query, header));
+}
+
+void Server::list_models(Reply& reply) const {
+  nlohmann::ordered_json list = {{"object", "list"}, {"data", nlohmann::ordered_json::array()}};
+  for (auto& model : models_)
+    list["data"].push_back({{"id", model->name},
+                            {"object", "model"},
+                            {"created", created_},
+                            {"owned_by", "longhand"},
+                            {"parameters", model->model.config.parameters()},
+                            {"vocab_size", model->model.config.vocab_size}});
+  reply.set_content(list.dump() + "\n", json_type);
+}
+
+void Server::health(Reply& reply) const {
+  if (draining_) throw Refusal(503, "the server is shutting down");
+  reply.set_content("{\"status\":\"ok\"}\n", json_type);
+}
+
+void Server::show_metrics(Reply& reply) const {
+  std::map<std::string, EngineNumbers> engines;
+  for (auto& model : models_) engines[model->name] = model->engine.numbers();
+  reply.set_content(metrics_.text(engines, http_.connections()), "text/plain; version=0.0.4; charset=utf-8");
+}
+
+}  // namespace longhand::serve

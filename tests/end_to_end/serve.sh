@@ -1,0 +1,163 @@
+#!/usr/bin/env bash
+# The server against curl: the same text as longhand generate, streams, limits, errors, clients that hang up, shutdown.
+source "$(dirname "$0")/lib/checks.sh"
+
+model=$sources/weights/tiny.safetensors
+server=0
+trap '[ $server -ne 0 ] && kill -9 $server 2>/dev/null; rm -rf "$work"' EXIT
+
+# start FLAGS...: a server on a free port; $url, $server.
+start() {
+  "$longhand" serve --model "$model" --port 0 --json "$@" >serve.out 2>serve.err &
+  server=$!
+  for _ in $(seq 300); do
+    url=$(sed -n 's/.*"url":"\([^"]*\)".*/\1/p' serve.out)
+    [ -n "$url" ] && return
+    kill -0 $server 2>/dev/null || break
+    sleep 0.1
+  done
+  echo "not ok the server starts: $(cat serve.err)"
+  exit 1
+}
+
+# stop: ends it with SIGTERM; $status is its exit code.
+stop() {
+  kill -TERM $server
+  wait $server
+  status=$?
+  server=0
+}
+
+post() {  # post PATH BODY CURL-FLAGS...
+  local path=$1 body=$2
+  shift 2
+  curl -sS --max-time 120 -H 'Content-Type: application/json' -d "$body" "$@" "$url$path"
+}
+
+field() {  # field EXPRESSION: of the JSON on standard input, d
+  python3 -c "import json, sys; d = json.load(sys.stdin); print($1)"
+}
+
+joined() {  # the text of a stream of server-sent events on standard input
+  python3 -c '
+import json, sys
+texts = {}
+for line in sys.stdin:
+    if line.startswith("data: {"):
+        for c in json.loads(line[6:])["choices"]:
+            texts[c["index"]] = texts.get(c["index"], "") + (c["text"] if "text" in c else c["delta"].get("content") or "")
+print(json.dumps([texts[i] for i in sorted(texts)]))'
+}
+
+# answered NAME STATUS TEXT CURL...: the status, and one line of JSON whose message holds the text.
+answered() {
+  local name=$1 want=$2 text=$3 got
+  shift 3
+  got=$("$@" -o answer.json -w '%{http_code}')
+  if [ "$got" = "$want" ] && [ "$(wc -l <answer.json)" -eq 1 ] && field 'd["error"]["message"]' <answer.json | grep -qF -- "$text"; then
+    echo "ok $name"
+  else
+    echo "not ok $name: status $got instead of $want, or not \"$text\": $(head -c 300 answer.json)"
+  fi
+}
+
+generated() {  # what longhand generate writes: a JSON list of texts
+  "$longhand" generate --model "$model" --json "$@" | python3 -c '
+import json, sys
+print(json.dumps([json.loads(line)["text"] for line in sys.stdin]))'
+}
+texts='json.dumps([c["text"] for c in d["choices"]])'
+
+start --batch 4 --max-body 20000 --max-prompt 2000 --max-tokens 1000000
+check "health" test "$(curl -sS "$url/health")" = '{"status":"ok"}'
+check "the model has its file's name" test "$(curl -sS "$url/v1/models" | field 'd["data"][0]["id"]')" = tiny
+
+flags=(--prompt "Click the " --tokens 24 --seed 7 --temperature 0.8 --top-p 0.9 --top-k 50 --min-p 0.01)
+body='{"prompt":"Click the ","max_tokens":24,"seed":7,"temperature":0.8,"top_p":0.9,"top_k":50,"min_p":0.01,"n":3'
+want=$(generated "${flags[@]}" --num-samples 3)
+check "a seed gives what longhand generate gives, each of n" test "$(post /v1/completions "$body}" | field "$texts")" = "$want"
+check "streamed too" test "$(post /v1/completions "$body,\"stream\":true}" -N | joined)" = "$want"
+want=$(generated --prompt "Click the " --tokens 30 --temperature 0 --stop "e")
+check "a stop text ends a text as it does there" test \
+  "$(post /v1/completions '{"prompt":"Click the ","max_tokens":30,"temperature":0,"stop":"e"}' | field "$texts")" = "$want"
+post /v1/completions '{"prompt":["Click ","The "],"max_tokens":5,"temperature":0,"logprobs":2}' >several.json
+check "several prompts, log-probabilities and usage" test "$(field \
+  '(len(d["choices"]), len(d["choices"][1]["logprobs"]["tokens"]), d["usage"]["completion_tokens"], all(abs(max(t.values()) - l) < 1e-4 for c in d["choices"] for t, l in zip(c["logprobs"]["top_logprobs"], c["logprobs"]["token_logprobs"])))' <several.json)" = "(2, 5, 10, True)"
+ids=$(post /tokenize '{"text":"Click the button."}' | field 'json.dumps(d["tokens"])')
+check "tokens of /tokenize are a prompt too" test "$(post /v1/completions "{\"prompt\":$ids,\"max_tokens\":8,\"temperature\":0}" | field "$texts")" \
+  = "$(generated --ids "$(tr -d '[]' <<<"$ids")" --tokens 8 --temperature 0)"
+chat='{"messages":[{"role":"user","content":"How do I save a document?"}],"max_tokens":20,"seed":3,"temperature":0.8,"top_p":0.95'
+want=$(echo "How do I save a document?" | "$longhand" chat --model "$model" --tokens 20 --seed 3 --json | field 'json.dumps([d["text"]])')
+check "a chat answers as longhand chat does" test "$(post /v1/chat/completions "$chat}" | field 'json.dumps([d["choices"][0]["message"]["content"]])')" = "$want"
+check "streamed too, chat" test "$(post /v1/chat/completions "$chat,\"stream\":true}" -N | joined)" = "$want"
+check "a stream ends with [DONE]" test "$(post /v1/chat/completions "$chat,\"stream\":true}" -N | tail -2 | head -1)" = "data: [DONE]"
+check "an embedding has a number for each of d_model" test \
+  "$(post /v1/embeddings '{"input":["a","b c"]}' | field '[len(e["embedding"]) for e in d["data"]]')" = "[128, 128]"
+check "the page needs nothing from elsewhere" bash -c "curl -sS '$url/' | grep -q '<title>Longhand' && ! curl -sS '$url/' | grep -qE 'https?://'"
+
+answered "no JSON" 400 "not valid JSON" post /v1/completions '{'
+answered "a mistyped field" 400 'did you mean "temperature"' post /v1/completions '{"prompt":"a","temperatur":1}'
+answered "an unknown model" 404 'there is no model "tinny"' post /v1/completions '{"prompt":"a","model":"tinny"}'
+answered "an unknown path" 404 "there is no /v1/completion" post /v1/completion '{}'
+answered "a wrong method" 405 "does not take GET" curl -sS "$url/v1/completions"
+answered "no JSON by its type" 415 "Content-Type" curl -sS -d '{"prompt":"a"}' "$url/v1/completions"
+answered "a body that is too long" 413 "20000 bytes" post /v1/completions "{\"prompt\":\"$(printf 'a%.0s' $(seq 30000))\"}"
+answered "a prompt that is too long" 413 "2000 at most" post /v1/completions "{\"prompt\":\"$(printf ' z%.0s' $(seq 6000))\"}"
+answered "a token outside the vocabulary" 400 "vocabulary" post /v1/completions '{"prompt":[99999999]}'
+
+# A client that hangs up: its text ends long before its last token, however fast the machine is.
+post /v1/completions '{"prompt":"a","max_tokens":1000000,"ignore_eos":true,"stream":true}' -N --max-time 1 >/dev/null 2>&1
+post /v1/completions '{"prompt":"a","max_tokens":1000000,"ignore_eos":true}' --max-time 1 >/dev/null 2>&1
+for _ in $(seq 50); do
+  curl -sS "$url/metrics" >metrics.txt
+  grep -q '^longhand_texts_cancelled_total{model="tiny"} 2$' metrics.txt && break
+  sleep 0.1
+done
+check "texts of clients that hung up are cancelled" grep -q '^longhand_texts_cancelled_total{model="tiny"} 2$' metrics.txt
+check "their places are free again" grep -q '^longhand_sequences_used{model="tiny"} 0$' metrics.txt
+check "every line of /metrics is Prometheus' text format" bash -c \
+  "! grep -vE '^(# (HELP|TYPE) [a-z_]+ .+|[a-z_]+(\{[a-z_]+=\"[^\"]*\"(,[a-z_]+=\"[^\"]*\")*\})? [0-9.e+-]+)$' metrics.txt"
+
+# A shutdown lets the answers under way come to their end.
+post /v1/completions '{"prompt":"a","max_tokens":300,"ignore_eos":true,"stream":true}' -N >last.txt &
+client=$!
+for _ in $(seq 100); do [ -s last.txt ] && break; sleep 0.05; done
+stop
+wait $client
+check "SIGTERM ends the server with 0" test "$status" -eq 0
+check "after the last answer is whole" grep -q 'data: \[DONE\]' last.txt
+
+echo "sesame" >keys.txt
+start --api-key-file keys.txt --read-timeout 1 --timeout 1 --max-tokens 1000000 --connections 4 --batch 1 --queue 1
+answered "no key" 401 "Bearer" post /v1/completions '{"prompt":"a"}'
+answered "a wrong key" 401 "Bearer" post /v1/completions '{"prompt":"a"}' -H 'Authorization: Bearer sesam'
+check "the key" test "$(post /v1/completions '{"prompt":"a","max_tokens":1,"ignore_eos":true}' -H 'Authorization: Bearer sesame' | field 'd["usage"]["completion_tokens"]')" = 1
+answered "an answer that takes too long" 408 "longer" post /v1/completions '{"prompt":"a","max_tokens":1000000,"ignore_eos":true,"temperature":0.7}' \
+  -H 'Authorization: Bearer sesame'
+check "no origin is allowed unless asked for" bash -c "! curl -sSi -H 'Origin: http://a.example' '$url/health' | grep -qi access-control"
+port=${url##*:}
+slow() {  # a request that never comes to its end, a byte at a time; prints what the server says
+  exec 5<>"/dev/tcp/127.0.0.1/$port"
+  printf 'POST /v1/completions HTTP/1.1\r\nX-Slow: ' >&5
+  for _ in $(seq 8); do printf 'a' >&5; sleep 0.1; done
+  timeout 3 cat <&5
+}
+(slow) >slow.txt 2>/dev/null
+check "a request that does not arrive in time" grep -q '^HTTP/1.1 408' slow.txt
+for i in 1 2 3 4; do (slow) >slow.$i 2>/dev/null & done
+crowded() {  # until all four are there
+  for _ in $(seq 60); do
+    curl -sS -w '%{http_code}' "$url/health" 2>/dev/null | grep -q 'too many connections.*503' && return
+    sleep 0.02
+  done
+  return 1
+}
+check "one connection too many is told so" crowded
+sleep 2
+check "slow clients do not keep the others out" test "$(curl -sS "$url/health")" = '{"status":"ok"}'
+stop
+check "the server ends with 0 whoever is connected" test "$status" -eq 0
+
+refused "two sources of models" 2 "one of --model and --models" "$longhand" serve --model a --models b
+refused "an empty folder" 1 "no *.safetensors" "$longhand" serve --models "$work"
+refused "an address of another machine" 1 "cannot listen" "$longhand" serve --model "$model" --host 192.0.2.1
