@@ -59,7 +59,7 @@ class Encoder {
       std::string text = tokenizer_.decode(kept);
       if (int64_t broken = find_invalid_utf8(text); broken >= 0) text.resize(broken);
       shorter.fields[name] = text;
-      if (text.empty() && form_.text().find('{' + name + '}') != std::string::npos) shorter.fields[name] = " ";
+      if (text.empty() && form_.text().find('{' + name + '}') != std::string::npos) shorter.fields[name].assign(1, ' ');
       out = joined(shorter);
       over = static_cast<int64_t>(out.tokens.size()) - segment_ - 1;
     }
