@@ -5,7 +5,7 @@ namespace longhand::cli {
 namespace {
 
 struct MergeFlags {
-  std::string model, output;
+  std::string model, output, type;
   std::vector<std::string> adapters;
 };
 
@@ -13,7 +13,8 @@ void run_merge(const MergeFlags& flags, const Common& common) {
   if (flags.model.empty() || flags.output.empty() || flags.adapters.empty())
     fail_usage("--model, --adapter and --output are needed");
   std::unique_ptr<Device> device = make_device("cpu", {.threads = common.threads});
-  Dtype type = SafetensorsFile(flags.model).tensor("embedding.weight").type();
+  Dtype type =
+      flags.type.empty() ? SafetensorsFile(flags.model).tensor("embedding.weight").type() : parse_dtype(flags.type);
   LoadedModel model = load_model(*device, flags.model, type, flags.adapters);
   std::vector<std::vector<char>> storage;
   std::vector<NamedTensor> tensors = host_tensors(*device, model.weights, "", storage);
@@ -36,6 +37,7 @@ void add_merge(CLI::App& app, Common& common) {
       ->type_name("FILE")
       ->allow_extra_args(false);
   command->add_option("--output", flags->output, "weights file to write")->type_name("FILE");
+  command->add_option("--dtype", flags->type, "fp32 or bf16 (default: the model's)")->type_name("TYPE");
   command->callback([flags, &common] { common.run = [flags, &common] { run_merge(*flags, common); }; });
 }
 
