@@ -14,7 +14,7 @@ LoadedModel load_model(Device& device, const std::string& path, Dtype type) {
   if (!file.has("embedding.weight"))
     fail("{} holds no model: it has no tensor embedding.weight (longhand info {} shows what it is)", path, path);
   ModelConfig config = read_config(file);
-  LoadedModel model{config, ParameterSet("weights", config, type), {}, {}};
+  LoadedModel model{config, ParameterSet("weights", config, read_formats(file, config, type)), {}, {}};
   model.weights.commit(device);
   load_parameters(device, model.weights, file);
   model.tokenizer = bytes_of(file, "tokenizer.model"), model.words = bytes_of(file, "tokenizer.words");
