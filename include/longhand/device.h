@@ -77,10 +77,11 @@ struct BiasBackward {
   ConstTensor d_out;
 };
 
-/// out [rows, D] = dropout(scale * weight[token]); weight [V, D]; tokens [rows] i32 in [0, V).
+/// out [rows, D] = dropout(scale * weight[token]); tokens [rows] i32 in [0, V). weight [V, D] of out's type; or, for
+/// inference, of fp32, bf16 or fp16, or integers with their `scales` as Quantize leaves them.
 struct EmbeddingForward {
   Tensor out;
-  ConstTensor tokens, weight;
+  ConstTensor tokens, weight, scales;
   float scale = 1;
   Dropout dropout;
 };

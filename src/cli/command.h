@@ -40,5 +40,7 @@ void add_plan(CLI::App& app, Common& common);
 void add_import(CLI::App& app, Common& common);
 void add_export(CLI::App& app, Common& common);
 void add_report(CLI::App& app, Common& common);
+void add_quantize(CLI::App& app, Common& common);
+void add_bench(CLI::App& app, Common& common);
 
 }  // namespace longhand::cli

@@ -47,7 +47,7 @@ LoadedModel load_model(Device& device, const std::string& path, Dtype type, cons
   ModelConfig config = read_config(file);
   bool updated = config.lora_rank > 0;  // a checkpoint of low-rank training
   config.lora_rank = 0, config.lora_alpha = ModelConfig().lora_alpha, config.lora_sites.clear();
-  LoadedModel model{config, ParameterSet("weights", config, type), {}, {}};
+  LoadedModel model{config, ParameterSet("weights", config, read_formats(file, config, type)), {}, {}};
   model.weights.commit(device);
   load_parameters(device, model.weights, file);
   if (updated) apply(device, file, model);

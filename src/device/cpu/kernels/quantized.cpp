@@ -169,6 +169,103 @@ void few_tile(const QuantizedShape& s, const QuantizedRows& rows, const uint8_t*
   if (vectors * lanes % block_words != 0) flush();
 }
 
+#if defined(__AVX512F__)
+/// Words of a (0 to 15) and of b (16 to 31).
+template <int... index>
+LONGHAND_INLINE ivec pick(ivec a, ivec b) {
+  return __builtin_shuffle(a, b, ivec{index...});
+}
+LONGHAND_INLINE ivec lower_halves(ivec a, ivec b) {
+  return pick<0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23>(a, b);
+}
+LONGHAND_INLINE ivec upper_halves(ivec a, ivec b) {
+  return pick<8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31>(a, b);
+}
+/// Quarters a0 + a1, a2 + a3, b0 + b1, b2 + b3.
+LONGHAND_INLINE ivec add_quarters(ivec a, ivec b) {
+  return pick<0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27>(a, b) +
+         pick<4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31>(a, b);
+}
+/// Within every quarter: words a0 + a2, b0 + b2, a1 + a3, b1 + b3.
+LONGHAND_INLINE ivec add_pairs(ivec a, ivec b) {
+  return pick<0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29>(a, b) +
+         pick<2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31>(a, b);
+}
+/// Within every quarter: words a0 + a2, a1 + a3, b0 + b2, b1 + b3.
+LONGHAND_INLINE ivec add_words(ivec a, ivec b) {
+  return pick<0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29>(a, b) +
+         pick<2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31>(a, b);
+}
+
+/// x[i]: eight lanes of row i, then eight of row i + 8. Lane r of the result is the sum of row r's.
+LONGHAND_INLINE ivec sums_of_halves(const ivec (&x)[8]) {
+  ivec q[4];  // four lanes each of rows i, i + 8, i + 4, i + 12
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) q[i] = add_quarters(x[i], x[i + 4]);
+  ivec sums = add_words(add_pairs(q[0], q[1]), add_pairs(q[2], q[3]));
+  return pick<0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15>(sums, sums);
+}
+
+/// Lane r of the result is the sum of the lanes of x[r]; with `split` first[r] is that of the lower eight lanes and the
+/// result that of the upper ones.
+template <bool split>
+LONGHAND_INLINE ivec sums_of(const ivec (&x)[lanes], ivec& first) {
+  ivec lower[8], upper[8];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    lower[i] = lower_halves(x[i], x[i + 8]), upper[i] = upper_halves(x[i], x[i + 8]);
+    if (!split) upper[i] += lower[i];
+  }
+  if (split) first = sums_of_halves(lower);
+  return sums_of_halves(upper);
+}
+
+/// One row by one vector of columns. The row's words lie by whole vectors (pack_row), so weights are multiplied as they
+/// stand, not transposed: a lane sums every 16th word of a block, and lanes add at the block's end.
+template <bool four, bool grouped>
+void one_row_tile(const QuantizedShape& s, const QuantizedRows& rows, const uint8_t* from, int columns,
+                  const float* scales, float* sums) {
+  constexpr int steps = four ? 4 : 2, together = grouped ? 1
+                                                 : four  ? 2
+                                                         : 4;  // vectors of a block, or two blocks' vector
+  constexpr bool split = four && grouped;
+  const uint8_t* row[lanes];
+  find_rows(row, from, s.row_bytes(), columns);
+  const uvec_unaligned* a = reinterpret_cast<const uvec_unaligned*>(rows.words);
+  vec total = splat(0);
+  int64_t block = 0;
+  auto add = [&](ivec sum) __attribute__((always_inline)) {
+    total = block_sum<1, grouped>(rows, block, 0, sum + splat_int(rows.starts[block]), total, scales);
+    ++block;
+  };
+  for (int64_t at = 0; at < s.row_bytes(); at += together * vector_bytes, a += together * steps) {
+    int64_t ahead = at + bytes_ahead;
+    if (ahead >= s.row_bytes()) ahead += (lanes - 1) * s.row_bytes();
+    ivec c[lanes] = {}, first;
+#pragma GCC unroll 16
+    for (int r = 0; r < lanes; ++r)
+#pragma GCC unroll 4
+      for (int i = 0; i < together; ++i) {
+        __builtin_prefetch(row[r] + ahead + i * vector_bytes, 0, 2);
+        uvec x = *reinterpret_cast<const bytes_unaligned*>(row[r] + at + i * vector_bytes);
+#pragma GCC unroll 4
+        for (int t = 0; t < steps; ++t) c[r] = dot(c[r], pair_of<four>(x, t), (ivec)a[i * steps + t]);
+      }
+    ivec last = sums_of<split>(c, first);
+    if (split) add(first);
+    add(last);
+  }
+  store(sums, total);
+}
+
+/// Whether one row takes one_row_tile: rows of weights are whole vectors and whole blocks.
+LONGHAND_INLINE bool whole_vectors(const QuantizedShape& s) {
+  return s.grouped ? s.row_bytes() % vector_bytes == 0 : s.k == s.padded();
+}
+#else
+LONGHAND_INLINE bool whole_vectors(const QuantizedShape&) { return false; }
+#endif
+
 using FewTile = void (*)(const QuantizedShape&, const QuantizedRows&, const uint8_t*, int, const float*, float*);
 template <int R>
 LONGHAND_INLINE FewTile few_tile_for(const QuantizedShape& s) {
@@ -176,6 +273,12 @@ LONGHAND_INLINE FewTile few_tile_for(const QuantizedShape& s) {
   return s.grouped ? few_tile<R, false, true> : few_tile<R, false, false>;
 }
 LONGHAND_INLINE FewTile few_tile_for(const QuantizedShape& s, int width) {
+#if defined(__AVX512F__)
+  if (width == 1 && whole_vectors(s)) {
+    if (s.four_bits) return s.grouped ? one_row_tile<true, true> : one_row_tile<true, false>;
+    return s.grouped ? one_row_tile<false, true> : one_row_tile<false, false>;
+  }
+#endif
   if (width == 1) return few_tile_for<1>(s);
   if (width == 2) return few_tile_for<2>(s);
   if constexpr (tile_rows > 4) {
@@ -355,11 +458,17 @@ LONGHAND_INLINE void pack_row_of(const QuantizedShape& s, const QuantizedRows& r
     rows.starts[b * rows.width + r] = -8 * sum;
   }
   rows.starts[s.blocks() * rows.width + r] = 0;
-  int64_t half_word = s.word_integers() / 2;
-  uint32_t* to = rows.words + r;
-  for (const int32_t* word = integers; word < integers + s.padded(); word += 2 * half_word)
-    for (int64_t t = 0; t < half_word; ++t, to += rows.width)
-      *to = (static_cast<uint32_t>(word[t]) & 0xffffu) | static_cast<uint32_t>(word[t + half_word]) << 16;
+  // Pair t of word i: [i][t], or, for one_row_tile, [vector][t][lane].
+  int64_t half_word = s.word_integers() / 2, words = s.padded() / s.word_integers();
+  bool by_vectors = rows.width == 1 && whole_vectors(s);
+  for (int64_t i = 0; i < words; ++i) {
+    const int32_t* word = integers + i * 2 * half_word;
+    int64_t first = by_vectors ? i / lanes * lanes * half_word + i % lanes : i * half_word;
+    for (int64_t t = 0; t < half_word; ++t) {
+      uint32_t pair = (static_cast<uint32_t>(word[t]) & 0xffffu) | static_cast<uint32_t>(word[t + half_word]) << 16;
+      rows.words[(first + t * (by_vectors ? lanes : 1)) * rows.width + r] = pair;
+    }
+  }
 }
 
 void pack_row(const QuantizedShape& s, const QuantizedRows& rows, int r, const void* row, bool is_bf16, bool eight_bits,
