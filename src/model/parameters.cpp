@@ -10,6 +10,25 @@
 namespace longhand {
 namespace {
 
+/// Calls on(name, shape, matrix, place) for the low-rank updates.
+template <class Visitor>
+void visit_lora(const ModelConfig& c, Visitor&& on) {
+  int64_t width = c.d_model, heads = c.n_head * c.d_head, rank = c.lora_rank;
+  for (int64_t l = 0; l < c.n_layer; ++l)
+    for (size_t site = 0; site < lora_site_names.size(); ++site) {
+      LoraSite which = static_cast<LoraSite>(site);
+      if (!c.lora_on(which)) continue;
+      bool up = which == LoraSite::up, down = which == LoraSite::down, output = which == LoraSite::output;
+      std::string name =
+          fmt::format("layers.{}.{}.{}.", l, up || down ? "feedforward" : "attention", lora_site_names[site]);
+      int64_t in = down ? c.d_ff : output ? heads : width, out = up ? c.d_ff : down || output ? width : heads;
+      on(name + "lora_a", Shape{rank, in}, true,
+         [l, site](ParameterSet& s) -> Tensor& { return s.layers[l].lora[site].a; });
+      on(name + "lora_b", Shape{out, rank}, true,
+         [l, site](ParameterSet& s) -> Tensor& { return s.layers[l].lora[site].b; });
+    }
+}
+
 /// Calls on(name, shape, matrix, place) for every parameter in file order; `place` picks its tensor in a ParameterSet.
 template <class Visitor>
 void visit_parameters(const ModelConfig& c, Visitor&& on) {
@@ -46,6 +65,7 @@ void visit_parameters(const ModelConfig& c, Visitor&& on) {
     on("norm.bias", Shape{width}, false, [](Set& s) -> Tensor& { return s.final_norm.bias; });
   }
   if (c.output_bias) on("output.bias", Shape{c.vocab_size}, false, [](Set& s) -> Tensor& { return s.output_bias; });
+  visit_lora(c, on);
   if (c.cutoffs.empty()) return;
   int64_t tails = static_cast<int64_t>(c.cutoffs.size());
   on("output.cluster.weight", Shape{tails, width}, true, [](Set& s) -> Matrix& { return s.tail_weight; });
@@ -76,6 +96,10 @@ void normal_pair(uint32_t a, uint32_t b, float out[2]) {
   out[0] = static_cast<float>(radius * std::cos(angle)), out[1] = static_cast<float>(radius * std::sin(angle));
 }
 
+void fill_uniform(std::vector<float>& values, float limit, const RandomStream& stream) {
+  for (size_t e = 0; e < values.size(); ++e) values[e] = limit * (2 * uniform(stream.bits(e)) - 1);
+}
+
 void fill_normal(std::vector<float>& values, float mean, float deviation, RandomStream stream, ThreadPool& pool) {
   constexpr int64_t chunk = 1 << 14;
   int64_t count = static_cast<int64_t>(values.size());
@@ -99,14 +123,17 @@ std::vector<ParameterInfo> parameter_list(const ModelConfig& config) {
   return list;
 }
 
-ParameterSet::ParameterSet(std::string arena_name, const ModelConfig& config, Dtype type)
-    : ParameterSet(std::move(arena_name), config, WeightFormats{type, {}}) {}
+bool is_lora(std::string_view name) { return name.ends_with(".lora_a") || name.ends_with(".lora_b"); }
 
-ParameterSet::ParameterSet(std::string arena_name, const ModelConfig& config, WeightFormats formats)
+ParameterSet::ParameterSet(std::string arena_name, const ModelConfig& config, Dtype type, Wanted wanted)
+    : ParameterSet(std::move(arena_name), config, WeightFormats{type, {}}, std::move(wanted)) {}
+
+ParameterSet::ParameterSet(std::string arena_name, const ModelConfig& config, WeightFormats formats, Wanted wanted)
     : layers(config.n_layer),
       tails(config.cutoffs.size()),
       config_(config),
       formats_(std::move(formats)),
+      wanted_(std::move(wanted)),
       arena_(std::move(arena_name)),
       list_(parameter_list(config)) {
   if (formats_.matrices.contains(output_name))
@@ -124,9 +151,11 @@ void ParameterSet::lay_out() {
   auto take = [&](auto& to) {
     const ParameterInfo& info = list_[tensors_.size()];
     MatrixFormat format = this->format(info);
-    to = {arena_.take(format.type, format.stored(info.shape))};
+    bool wanted = !wanted_ || wanted_(info.name);
+    to = {wanted ? arena_.take(format.type, format.stored(info.shape)) : Tensor()};
     tensors_.push_back(to);
-    scales_.push_back(format.integers() ? arena_.take(format.scale_type(), format.scales(info.shape)) : Tensor());
+    scales_.push_back(wanted && format.integers() ? arena_.take(format.scale_type(), format.scales(info.shape))
+                                                  : Tensor());
     if constexpr (std::is_same_v<std::decay_t<decltype(to)>, Matrix>) to.scales = scales_.back();
   };
   visit_parameters(config_, [&](const std::string&, const Shape&, bool, auto place) { take(place(*this)); });
@@ -153,9 +182,12 @@ void initialize(Device& device, const ParameterSet& weights, uint64_t seed) {
     const ParameterInfo& info = weights.list()[i];
     std::vector<float> values(info.shape.elements(), 0.0f);
     bool norm = info.name.find("norm.") != std::string::npos;
-    bool zero = ends_with(info.name, ".bias");
-    if (!zero) {
-      RandomStream stream{.seed = seed, .step = i, .use = RandomUse::initialization};
+    if (weights.tensors()[i].empty()) continue;
+    bool zero = ends_with(info.name, ".bias") || ends_with(info.name, ".lora_b");
+    RandomStream stream{.seed = seed, .step = i, .use = RandomUse::initialization};
+    if (ends_with(info.name, ".lora_a")) {
+      fill_uniform(values, std::sqrt(1 / static_cast<float>(info.shape[1])), stream);
+    } else if (!zero) {
       fill_normal(values, norm ? 1.0f : 0.0f, 0.02f, stream, pool);
     }
     store_parameter(device, weights, i, values);
@@ -163,11 +195,12 @@ void initialize(Device& device, const ParameterSet& weights, uint64_t seed) {
 }
 
 void load_parameters(Device& device, const ParameterSet& weights, const SafetensorsFile& file,
-                     const std::string& prefix) {
+                     const std::string& prefix, bool or_plain) {
   for (size_t i = 0; i < weights.list().size(); ++i) {
     const ParameterInfo& info = weights.list()[i];
     const Tensor& to = weights.tensors()[i];
-    std::string name = prefix + info.name;
+    std::string name = or_plain && !file.has(prefix + info.name) ? info.name : prefix + info.name;
+    if (to.empty() || (is_lora(name) && !file.has(name))) continue;
     MatrixFormat format = weights.format(info);
     ConstTensor from = file.tensor(name);
     if (from.type() != to.type() && !is_float(from.type()))
@@ -200,10 +233,16 @@ std::vector<NamedTensor> host_tensors(Device& device, const ParameterSet& set, c
       }
       named.push_back({prefix + name, tensor});
     };
+    if (set.tensors()[i].empty()) continue;
     add(set.list()[i].name, set.tensors()[i]);
     if (set.scales()[i]) add(set.list()[i].name + ".scales", set.scales()[i]);
   }
   return named;
+}
+
+std::string base_checksum(const SafetensorsFile& file) {
+  auto entry = file.metadata().find("checksum.layers.0.attention.qkv.weight");
+  return entry == file.metadata().end() ? "" : entry->second;
 }
 
 ModelConfig read_config(const SafetensorsFile& file) {
