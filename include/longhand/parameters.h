@@ -124,8 +124,8 @@ void initialize(Device& device, const ParameterSet& weights, uint64_t seed);
 
 /// Fills `weights` from a file, converting floats; integers are taken as they stand, into a set that holds them in the
 /// same format. `prefix` picks e.g. "master." tensors of a checkpoint. Every parameter must be there with its shape; a
-/// tensor of the file that the model does not have is an error unless `others` allows it. Low-rank updates that the file
-/// does not have stay as they are. With `or_plain` a tensor that is not there with the prefix is taken without it.
+/// tensor of the file that the model does not have is an error unless `others` allows it. Low-rank updates that the
+/// file does not have stay as they are. With `or_plain` a tensor that is not there with the prefix is taken without it.
 void load_parameters(Device& device, const ParameterSet& weights, const SafetensorsFile& file,
                      const std::string& prefix = "", bool or_plain = false);
 

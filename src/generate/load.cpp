@@ -56,6 +56,9 @@ LoadedModel load_model(Device& device, const std::string& path, Dtype type, cons
   ModelConfig config = read_config(file);
   bool updated = config.lora_rank > 0;  // a checkpoint of low-rank training
   config.lora_rank = 0, config.lora_alpha = ModelConfig().lora_alpha, config.lora_sites.clear();
+  if (!adapters.empty() && file.metadata().contains("longhand.quantization"))
+    fail("{} is quantised: merge {} into the weights that it was made from (longhand merge), then quantise", path,
+         adapters[0]);
   LoadedModel model{config, ParameterSet("weights", config, read_formats(file, config, type)), {}, {}, {}};
   model.weights.commit(device);
   load_parameters(device, model.weights, file);

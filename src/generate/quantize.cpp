@@ -40,6 +40,8 @@ SafetensorsFile open_floats(const std::string& path) {
     fail("{} holds no model: it has no tensor embedding.weight (longhand info {} shows what it is)", path, path);
   if (file.metadata().contains("longhand.quantization"))
     fail("{} is quantised already: start from the weights that it was made from", path);
+  if (read_config(file).lora_rank > 0)
+    fail("{} has low-rank updates beside its weights: merge them first (longhand merge)", path);
   file.verify();
   return file;
 }

@@ -233,7 +233,8 @@ std::vector<NamedTensor> host_tensors(Device& device, const ParameterSet& set, c
       }
       named.push_back({prefix + name, tensor});
     };
-    if (set.tensors()[i]) add(set.list()[i].name, set.tensors()[i]);
+    if (set.tensors()[i].empty()) continue;
+    add(set.list()[i].name, set.tensors()[i]);
     if (set.scales()[i]) add(set.list()[i].name + ".scales", set.scales()[i]);
   }
   return named;

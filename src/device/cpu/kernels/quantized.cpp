@@ -5,8 +5,8 @@
 // multiplies two k of `lanes` columns. Sums are integers within a block, hence exact in any order; blocks add in order.
 #include "src/device/cpu/kernels/quantized.h"
 
-#include "src/device/cpu/kernels/fp16.h"
 #include "src/device/cpu/kernels/matmul_epilogue.h"
+#include "src/device/cpu/kernels/quantized_pack.h"
 #include "src/device/cpu/kernels/transpose.h"
 
 namespace longhand::cpu {
@@ -23,7 +23,6 @@ constexpr int tile_rows = 6;
 #else
 constexpr int tile_rows = 4;
 #endif
-constexpr int vector_bytes = lanes * 4;
 constexpr int64_t bytes_ahead = 512;
 constexpr int64_t chunk_k = 2048;  // of a packed panel of weights: it stays in the second-level cache
 
@@ -258,12 +257,6 @@ void one_row_tile(const QuantizedShape& s, const QuantizedRows& rows, const uint
   store(sums, total);
 }
 
-/// Whether one row takes one_row_tile: rows of weights are whole vectors and whole blocks.
-LONGHAND_INLINE bool whole_vectors(const QuantizedShape& s) {
-  return s.grouped ? s.row_bytes() % vector_bytes == 0 : s.k == s.padded();
-}
-#else
-LONGHAND_INLINE bool whole_vectors(const QuantizedShape&) { return false; }
 #endif
 
 using FewTile = void (*)(const QuantizedShape&, const QuantizedRows&, const uint8_t*, int, const float*, float*);
@@ -274,7 +267,7 @@ LONGHAND_INLINE FewTile few_tile_for(const QuantizedShape& s) {
 }
 LONGHAND_INLINE FewTile few_tile_for(const QuantizedShape& s, int width) {
 #if defined(__AVX512F__)
-  if (width == 1 && whole_vectors(s)) {
+  if (by_vectors(s, width)) {
     if (s.four_bits) return s.grouped ? one_row_tile<true, true> : one_row_tile<true, false>;
     return s.grouped ? one_row_tile<false, true> : one_row_tile<false, false>;
   }
@@ -414,96 +407,12 @@ void multiply(const QuantizedShape& s, const QuantizedRows* panel, int64_t panel
   }
 }
 
-/// The largest magnitude of n elements; NaN when one of them is not finite.
-template <class T>
-LONGHAND_INLINE float largest_of(const T* x, int64_t n) {
-  vec top = splat(0), finite = splat(0);
-  each_vector(n, [&](int64_t i, auto part) {
-    vec y = load(x + i, part);
-    top = maximum((vec)((ivec)y & splat_int(0x7fffffff)), top);
-    finite = finite + y * splat(0);
-  });
-  return largest(top) + sum(finite);
-}
-
-/// x / scale to the nearest integer within the levels; 0 where the scale is.
-LONGHAND_INLINE void round_scaled(vec x, float scale, float levels, int32_t* lane) {
-  vec q = minimum(maximum(round_to_even(x / splat(scale)), splat(-levels)), splat(levels));
-  ivec whole = __builtin_convertvector(scale > 0 ? q : splat(0), ivec);
-  __builtin_memcpy(lane, &whole, sizeof whole);
-}
-
-template <class T>
-LONGHAND_INLINE void pack_row_of(const QuantizedShape& s, const QuantizedRows& rows, int r, const T* row,
-                                 bool eight_bits, int32_t* integers) {
-  int64_t length = eight_bits ? s.padded() : s.block();
-  float levels = eight_bits ? 127.0f : 32767.0f;
-  for (int64_t at = 0; at < s.padded(); at += length) {
-    int64_t n = row == nullptr || at >= s.k ? 0 : s.k - at < length ? s.k - at : length;
-    const T* from = n > 0 ? row + at : nullptr;
-    float scale = largest_of(from, n) / levels;
-    for (int64_t i = n / lanes * lanes; i < length; ++i) integers[at + i] = 0;
-    each_vector(n, [&](int64_t i, auto part) {
-      int32_t lane[lanes];
-      round_scaled(load(from + i, part), scale, levels, lane);
-      int64_t count = n - i < lanes ? n - i : lanes;
-      for (int64_t e = 0; e < count; ++e) integers[at + i + e] = lane[e];
-    });
-    for (int64_t b = at / s.block(); b < (at + length) / s.block(); ++b) rows.scales[b * rows.width + r] = scale;
-  }
-  for (int64_t b = 0; b < s.blocks(); ++b) {
-    int32_t sum = 0;
-    if (s.four_bits)
-      for (int64_t i = 0; i < s.block(); ++i) sum += integers[b * s.block() + i];
-    rows.starts[b * rows.width + r] = -8 * sum;
-  }
-  rows.starts[s.blocks() * rows.width + r] = 0;
-  // Pair t of word i: [i][t], or, for one_row_tile, [vector][t][lane].
-  int64_t half_word = s.word_integers() / 2, words = s.padded() / s.word_integers();
-  bool by_vectors = rows.width == 1 && whole_vectors(s);
-  for (int64_t i = 0; i < words; ++i) {
-    const int32_t* word = integers + i * 2 * half_word;
-    int64_t first = by_vectors ? i / lanes * lanes * half_word + i % lanes : i * half_word;
-    for (int64_t t = 0; t < half_word; ++t) {
-      uint32_t pair = (static_cast<uint32_t>(word[t]) & 0xffffu) | static_cast<uint32_t>(word[t + half_word]) << 16;
-      rows.words[(first + t * (by_vectors ? lanes : 1)) * rows.width + r] = pair;
-    }
-  }
-}
-
 void pack_row(const QuantizedShape& s, const QuantizedRows& rows, int r, const void* row, bool is_bf16, bool eight_bits,
               int32_t* scratch) {
   if (is_bf16)
     pack_row_of(s, rows, r, static_cast<const half*>(row), eight_bits, scratch);
   else
     pack_row_of(s, rows, r, static_cast<const float*>(row), eight_bits, scratch);
-}
-
-template <class T>
-LONGHAND_INLINE void quantize_of(const T* x, int64_t n, bool four_bits, void* out, void* scale_at, bool half_scale) {
-  float levels = four_bits ? 7.0f : 127.0f, scale = largest_of(x, n) / levels;
-  if (half_scale) {
-    fp16 rounded[lanes];
-    store(rounded, splat(scale));
-    __builtin_memcpy(scale_at, rounded, 2);
-    scale = load(rounded)[0];
-  } else {
-    __builtin_memcpy(scale_at, &scale, 4);
-  }
-  uint8_t* to = static_cast<uint8_t*>(out);
-  each_vector(n, [&](int64_t i, auto part) {
-    int32_t lane[lanes];
-    round_scaled(load(x + i, part), scale, levels, lane);
-    int64_t count = n - i < lanes ? n - i : lanes;
-    for (int64_t e = 0; e < count; ++e) {
-      if (!four_bits)
-        to[i + e] = static_cast<uint8_t>(lane[e]);
-      else if (e % 2 == 0)
-        to[(i + e) / 2] = static_cast<uint8_t>(lane[e] + 8);
-      else
-        to[(i + e) / 2] = static_cast<uint8_t>(to[(i + e) / 2] | (lane[e] + 8) << 4);
-    }
-  });
 }
 
 void quantize(const void* x, bool is_bf16, int64_t n, bool four_bits, void* out, void* scale, bool half_scale) {
