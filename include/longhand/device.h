@@ -293,8 +293,10 @@ struct DeviceOptions {
   int threads = 0;  // cpu: 0 = every core
 };
 
-/// A device owns its memory and runs operations in the order in which they are called; results may be read on the host
-/// after download() or synchronize(). An operation's shapes and types are checked where it is called.
+/// A device owns its memory and runs operations in the order in which they are called, transfers among them: an
+/// operation sees what was uploaded before it, an upload leaves alone what operations before it still read. The host
+/// may change `from` when upload() returns; download() returns when everything called before it is done and `to` is
+/// filled, synchronize() when everything is done. An operation's shapes and types are checked where it is called.
 class Device {
  public:
   virtual ~Device() = default;
@@ -313,9 +315,11 @@ class Device {
   /// What this device can do at most, measured (on the cpu once a machine, see ceilings.h).
   virtual Ceilings ceilings() = 0;
 
-  /// Runs `work`, a stretch of operations whose arguments are the same whenever `key` is: a device may record it and
-  /// replay it as a whole. Transfers to and from the host, allocations and what the host draws stay outside.
-  virtual void repeat(uint64_t /*key*/, const std::function<void()>& work) { work(); }
+  /// Runs `work`, a stretch of operations: the same ones, of the same shapes, whenever `key` is the same, and with the
+  /// same values in their arguments whenever `arguments` is too. A device may record the stretch and replay it as a
+  /// whole; `work` is then called for a new value of `arguments` alone, and may be called twice. Transfers to and from
+  /// the host, allocations and what the host draws stay outside.
+  virtual void repeat(uint64_t /*key*/, uint64_t /*arguments*/, const std::function<void()>& work) { work(); }
 
   /// For profilers: a name for what follows until the matching end_range() (they nest), and whether to record.
   virtual void begin_range(const char* /*name*/) {}
