@@ -202,17 +202,6 @@ __global__ void __launch_bounds__(block_threads)
   x.store(value, false, none, at, left, aligned);
 }
 
-void check_parameter(const AdamWParameter& p) {
-  constexpr auto name = "adamw";
-  int64_t n = p.weight.elements();
-  float_index(p.weight, name, "weight"), float_index(p.gradient, name, "gradient"), float_index(p.m, name, "m");
-  check_list(p.weight, p.weight.type(), n, name, "weight");
-  check_list(p.gradient, p.gradient.type(), n, name, "gradient");
-  check_list(p.m, p.m.type(), n, name, "m");
-  check_list(p.v, p.m.type(), n, name, "v");
-  if (p.master) check_list(p.master, Dtype::fp32, n, name, "master");
-}
-
 int64_t chunks_of(int64_t elements, int64_t chunk) { return (elements + chunk - 1) / chunk; }
 
 FloatArray array(const ConstTensor& t) { return {const_cast<void*>(t.data()), t.type() == Dtype::bf16}; }
@@ -238,11 +227,10 @@ Parameter parameter_of(const AdamW& a, const AdamWParameter& p, int64_t first_ch
 }  // namespace
 
 void GpuDevice::adamw(const AdamW& a) {
-  if (a.step < 1) fail("adamw: steps count from 1, not {}", a.step);
+  check_adamw(a);
   std::vector<Parameter> table;
   int64_t chunks = 0;
   for (const auto& p : a.parameters) {
-    check_parameter(p);
     if (p.weight.elements() == 0) continue;
     table.push_back(parameter_of(a, p, chunks));
     chunks += chunks_of(p.weight.elements(), adamw_chunk);
@@ -258,12 +246,10 @@ void GpuDevice::adamw(const AdamW& a) {
 
 void GpuDevice::global_norm(const GlobalNorm& a) {
   constexpr auto name = "global_norm";
-  check_list(a.norm, Dtype::fp32, 1, name, "norm");
+  check_global_norm(a);
   std::vector<Values> table;
   int64_t chunks = 0;
   for (const auto& t : a.tensors) {
-    float_index(t, name, "a tensor");
-    check_list(t, t.type(), t.elements(), name, "a tensor");
     if (t.elements() == 0) continue;
     table.push_back({t.data(), t.elements(), chunks, t.type() == Dtype::bf16, aligned16(t.data())});
     chunks += chunks_of(t.elements(), norm_chunk);

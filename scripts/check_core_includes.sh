@@ -12,12 +12,13 @@ cd "$(dirname "$0")/.."
 kernels() { # every header outside of this tree that building devices, kernels and their programs opens
   local flags=(-std=c++20 -Iinclude -I. -DLONGHAND_GPU=simt_device -DLONGHAND_ISA=generic)
   [ -d staged/include ] && flags+=(-isystem staged/include)
-  local sources
+  local sources cxx
+  read -ra cxx <<<"${CXX:-g++}"
   mapfile -t sources < <(ls src/base/*.cpp src/device/*.cpp src/device/cpu/*.cpp src/device/cpu/kernels/*.cpp tests/ops/*.cpp \
     bench/ops.cpp cuda/product_host.cpp cuda/simt/*/*.cpp tests/simt/*.cpp | grep -vE '^src/base/safetensors')
-  "${CXX:-g++}" "${flags[@]}" -M "${sources[@]}"
+  "${cxx[@]}" "${flags[@]}" -M "${sources[@]}"
   mapfile -t sources < <(ls cuda/*.cu tests/simt/*.cu bench/progression/*.cu | grep -v product_cublaslt)
-  "${CXX:-g++}" "${flags[@]}" -x c++ -M "${sources[@]}"
+  "${cxx[@]}" "${flags[@]}" -x c++ -M "${sources[@]}"
 }
 compiler='/usr/lib/gcc/.*|/usr/include/.*/?c\+\+/[0-9]+/.*'
 c_library='/usr/include/([a-z0-9_]+-linux-gnu/)?((bits|sys|gnu|asm|asm-generic|linux)/.*|(alloca|ctype|dlfcn|elf|endian|errno|fcntl|features|features-time64|libintl|limits|link|locale|math|pthread|sched|semaphore|signal|stdc-predef|stdint|stdio|stdlib|string|strings|syscall|time|ucontext|unistd|wchar|wctype)\.h)'

@@ -128,6 +128,7 @@ static uint64_t mixed(std::initializer_list<uint64_t> values) {
 }
 
 void Pass::State::repeat(Part part, bool with_loss, const std::function<void()>& work) {
+  if (!shape.training) return work();  // texts of every length come to be scored: few stretches repeat
   uint64_t dropped = 0;
   for (float rate : {rates.embedding, rates.attention, rates.residual, rates.activation, rates.feedforward})
     dropped = dropped << 1 | (rate > 0);
