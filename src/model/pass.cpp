@@ -92,6 +92,7 @@ void Pass::State::lay_out_scratch() {
     stream = arena.take(type, {tokens_max, lanes, width});
     branch = arena.take(type, {tokens_max, lanes, width});
   }
+  lay_out_lora();
   int64_t start = arena.mark();
   output = arena.take(type, {tokens_max, lanes, width});
   arena.rewind(start);
@@ -113,6 +114,7 @@ void Pass::State::commit() {
   lay_out();
   device->position_encoding({.out = encoding});
   output_scratch.fill(*device);
+  fill_lora_scale();
 }
 
 /// One number for a list of them (the finaliser of splitmix64, Steele et al. 2014).
