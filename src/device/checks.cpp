@@ -42,15 +42,6 @@ int64_t check_bias_backward(const BiasBackward& a) {
   return width;
 }
 
-void check_embedding(const EmbeddingForward& a) {
-  constexpr auto name = "embedding_forward";
-  float_index(a.out, name, "out");
-  int64_t rows = a.tokens.elements(), width = width_of(a.weight), vocabulary = rows_of(a.weight);
-  check_list(a.tokens, Dtype::i32, rows, name, "tokens");
-  check_rows(a.out, a.out.type(), rows, width, name, "out");
-  check_rows(a.weight, a.out.type(), vocabulary, width, name, "weight");
-}
-
 void check_embedding(const EmbeddingBackward& a) {
   constexpr auto name = "embedding_backward";
   float_index(a.d_weight, name, "d_weight");

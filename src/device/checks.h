@@ -57,7 +57,6 @@ struct RowsOf {
 void check_matmul(const Matmul& a);  // but for the types of a, b and out
 void check_activation_backward(const ActivationBackward& a);
 int64_t check_bias_backward(const BiasBackward& a);
-void check_embedding(const EmbeddingForward& a);
 void check_embedding(const EmbeddingBackward& a);
 void check_position_encoding(const PositionEncoding& a);
 void check_cross_entropy(const CrossEntropy& a);
