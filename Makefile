@@ -12,8 +12,8 @@ FLAGS := -std=c++20 -Iinclude -I. $(if $(wildcard staged),-isystem staged/includ
          $(OPTIMIZE) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer) $(CXXFLAGS)
 LINK  := -pthread $(if $(SANITIZE),-fsanitize=$(SANITIZE))
 
-# The core needs fmt, doctest and nlohmann-json alone, all header-only. The rest brings SentencePiece, ICU, yaml-cpp, CLI11,
-# cpp-httplib.
+# Devices and kernels, with the operation table that tests and times them, need fmt and doctest alone; the core nlohmann-json too:
+# all header-only. The rest brings SentencePiece, ICU, yaml-cpp, CLI11, cpp-httplib.
 CORE_DIRS := base device device/cpu model data train generate
 REST_DIRS := text data/corpus data/instructions evaluate serve cli
 CORE_SRC  := $(wildcard $(CORE_DIRS:%=src/%/*.cpp))
@@ -36,9 +36,12 @@ include cuda/cuda.mk
 comma := ,
 include cuda/nvcc.mk
 
-CORE_OBJ := $(call object,$(CORE_SRC)) $(KERNEL_OBJ) $(SIMT_OBJ) $(CUDA_OBJ)
+DEVICE_SRC := $(filter-out src/base/safetensors%,$(filter src/base/% src/device/%,$(CORE_SRC)))
+DEVICE_OBJ := $(call object,$(DEVICE_SRC)) $(KERNEL_OBJ) $(SIMT_OBJ) $(CUDA_OBJ)
+CORE_OBJ := $(call object,$(filter-out $(DEVICE_SRC),$(CORE_SRC)))
 REST_OBJ := $(call object,$(REST_SRC))
-CORE_LIB := $(BUILD)/liblonghand_core.a
+DEVICE_LIB := $(BUILD)/liblonghand_device.a
+CORE_LIB := $(BUILD)/liblonghand_core.a $(DEVICE_LIB)
 REST_LIB := $(BUILD)/liblonghand.a
 
 UNIT_CORE_SRC := $(wildcard tests/core/*.cpp)
@@ -100,7 +103,10 @@ $(BUILD)/obj/src/serve/page.o: src/serve/chat.html
 HTTP_OBJ := $(filter $(BUILD)/obj/src/serve/%,$(REST_OBJ)) $(BUILD)/obj/src/cli/serve.o
 $(HTTP_OBJ): FLAGS += $(HTTP_FLAGS)
 
-$(CORE_LIB): $(CORE_OBJ)
+$(DEVICE_LIB): $(DEVICE_OBJ)
+	@rm -f $@
+	$(AR) rcs $@ $^
+$(BUILD)/liblonghand_core.a: $(CORE_OBJ)
 	@rm -f $@
 	$(AR) rcs $@ $^
 $(REST_LIB): $(REST_OBJ)
@@ -109,7 +115,7 @@ $(REST_LIB): $(REST_OBJ)
 
 $(BUILD)/longhand: $(call object,src/cli/main.cpp) $(REST_LIB) $(CORE_LIB)
 	$(CXX) $(LINK) $^ $(REST_LIBS) $(CUDA_LIBS) -o $@
-$(BUILD)/tests/ops: $(call object,$(OPS_SRC)) $(CORE_LIB)
+$(BUILD)/tests/ops: $(call object,$(OPS_SRC)) $(DEVICE_LIB)
 	@mkdir -p $(@D)
 	$(CXX) $(LINK) $^ $(CUDA_LIBS) -o $@
 $(BUILD)/tests/core: $(call object,$(UNIT_CORE_SRC)) $(CORE_LIB)
@@ -119,11 +125,11 @@ $(BUILD)/tests/unit: $(call object,$(UNIT_SRC)) $(REST_LIB) $(CORE_LIB)
 	@mkdir -p $(@D)
 	$(CXX) $(LINK) $^ $(REST_LIBS) $(CUDA_LIBS) -o $@
 # bench/ops shares the operation table with tests/ops; other files of bench/ are programs of their own.
-$(BUILD)/bench/ops: $(call object,bench/ops.cpp $(filter-out tests/ops/main.cpp,$(OPS_SRC))) $(CORE_LIB)
+$(BUILD)/bench/ops: $(call object,bench/ops.cpp $(filter-out tests/ops/main.cpp,$(OPS_SRC))) $(DEVICE_LIB)
 	@mkdir -p $(@D)
 	$(CXX) $(LINK) $^ -ldl $(CUDA_LIBS) -o $@
 # The steps of docs/KERNELS.md: on the host, or on a card with CUDA=1.
-$(BUILD)/bench/progression: $(patsubst %.cu,$(BUILD)/obj/$(if $(CUDA),cuda,simt)/%.o,$(wildcard bench/progression/*.cu)) $(CORE_LIB)
+$(BUILD)/bench/progression: $(patsubst %.cu,$(BUILD)/obj/$(if $(CUDA),cuda,simt)/%.o,$(wildcard bench/progression/*.cu)) $(DEVICE_LIB)
 	@mkdir -p $(@D)
 	$(CXX) $(LINK) $^ $(CUDA_LIBS) -o $@
 $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(CORE_LIB)

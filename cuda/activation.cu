@@ -35,11 +35,8 @@ __global__ void __launch_bounds__(256)
 
 void GpuDevice::activation_backward(const ActivationBackward& a) {
   constexpr auto name = "activation_backward";
-  float_index(a.d_x, name, "d_x");
-  int64_t rows = rows_of(a.d_x), width = width_of(a.d_x), n = rows * width;
-  check_rows(a.d_x, a.d_x.type(), rows, width, name, "d_x");
-  check_rows(a.d_out, a.d_x.type(), rows, width, name, "d_out");
-  if (a.activation != Activation::none) check_rows(a.x, a.d_x.type(), rows, width, name, "x");
+  check_activation_backward(a);
+  int64_t n = a.d_x.elements();
   DropoutKey dropout = dropout_key(a.dropout, name);
   bool aligned = aligned16(a.d_x.data()) && aligned16(a.d_out.data()) && aligned16(a.x.data());
   for_type(a.d_x.type(), [&](auto zero) {

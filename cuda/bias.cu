@@ -81,13 +81,7 @@ void GpuDevice::add_partials(const Tensor& to, const float* partials, int64_t st
 
 void GpuDevice::bias_backward(const BiasBackward& a) {
   constexpr auto name = "bias_backward";
-  float_index(a.d_out, name, "d_out"), float_index(a.d_bias, name, "d_bias");
-  int64_t rows = rows_of(a.d_out), width = width_of(a.d_out), stride = width;
-  check_list(a.d_bias, a.d_bias.type(), width, name, "d_bias");
-  if (a.d_out.rank() == 2 && a.d_out.stride(1) == 1)
-    stride = a.d_out.stride(0);
-  else
-    check_rows(a.d_out, a.d_out.type(), rows, width, name, "d_out");
+  int64_t rows = rows_of(a.d_out), width = width_of(a.d_out), stride = check_bias_backward(a);
   if (rows == 0) return;
   int64_t each = std::max(least_rows, (rows + most_stripes - 1) / most_stripes), stripes = (rows + each - 1) / each;
   Operation operation(*this);

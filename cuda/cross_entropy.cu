@@ -162,14 +162,8 @@ __global__ void __launch_bounds__(row_threads, 2)
 
 void GpuDevice::cross_entropy(const CrossEntropy& a) {
   constexpr auto name = "cross_entropy";
-  float_index(a.logits, name, "logits");
+  check_cross_entropy(a);
   int64_t rows = rows_of(a.logits), vocabulary = width_of(a.logits);
-  check_rows(a.logits, a.logits.type(), rows, vocabulary, name, "logits");
-  check_list(a.loss, Dtype::fp32, rows, name, "loss");
-  check_list(a.targets, Dtype::i32, rows, name, "targets");
-  if (a.weights) check_list(a.weights, Dtype::fp32, rows, name, "weights");
-  if (!(a.smoothing >= 0 && a.smoothing < 1)) fail("{}: a smoothing of {} is not in [0, 1)", name, a.smoothing);
-  if (!(a.gamma >= 0)) fail("{}: a gamma of {} is below 0", name, a.gamma);
   for_type(a.logits.type(), [&](auto zero) {
     using T = decltype(zero);
     launch({name, dim3(static_cast<unsigned>(rows)), dim3(row_threads), 0, a.logits.shape()}, cross_entropy_kernel<T>,
@@ -180,11 +174,8 @@ void GpuDevice::cross_entropy(const CrossEntropy& a) {
 
 void GpuDevice::log_probability(const LogProbability& a) {
   constexpr auto name = "log_probability";
-  float_index(a.logits, name, "logits");
+  check_log_probability(a);
   int64_t rows = rows_of(a.logits), vocabulary = width_of(a.logits);
-  check_rows(a.logits, a.logits.type(), rows, vocabulary, name, "logits");
-  check_list(a.logprob, Dtype::fp32, rows, name, "logprob");
-  check_list(a.tokens, Dtype::i32, rows, name, "tokens");
   for_type(a.logits.type(), [&](auto zero) {
     using T = decltype(zero);
     launch({name, dim3(static_cast<unsigned>(rows)), dim3(row_threads), 0, a.logits.shape()}, log_probability_kernel<T>,

@@ -158,11 +158,8 @@ void GpuDevice::cast(const Cast& a) {
 }
 
 void GpuDevice::add(const Add& a) {
-  float_index(a.out, "add", "out");
+  check_add(a);
   int64_t n = a.out.elements();
-  check_list(a.out, a.out.type(), n, "add", "out");
-  check_list(a.a, a.out.type(), n, "add", "a");
-  check_list(a.b, a.out.type(), n, "add", "b");
   bool aligned = aligned16(a.out.data()) && aligned16(a.a.data()) && aligned16(a.b.data());
   for_type(a.out.type(), [&](auto zero) {
     using T = decltype(zero);

@@ -223,11 +223,8 @@ void GpuDevice::embedding_forward(const EmbeddingForward& a) {
 
 void GpuDevice::embedding_backward(const EmbeddingBackward& a) {
   constexpr auto name = "embedding_backward";
-  float_index(a.d_weight, name, "d_weight");
+  check_embedding(a);
   int64_t rows = a.tokens.elements(), width = width_of(a.d_weight), vocabulary = rows_of(a.d_weight);
-  check_list(a.tokens, Dtype::i32, rows, name, "tokens");
-  check_rows(a.d_weight, a.d_weight.type(), vocabulary, width, name, "d_weight");
-  check_rows(a.d_out, a.d_weight.type(), rows, width, name, "d_out");
   DropoutKey dropout = dropout_key(a.dropout, name);
   if (rows == 0 || vocabulary == 0) return;
 

@@ -1,9 +1,11 @@
-// The device's memory and streams. All operations run on one stream, in the order in which they are called.
+// The device's memory and streams. All operations run on one stream, in the order in which they are called; what goes
+// to and from the host has another one (cuda/transfers.h).
 #include "cuda/gpu_device.h"
 
 #include <algorithm>
 
 #include "cuda/profiler.h"
+#include "cuda/transfers.h"
 #include "src/device/devices.h"
 
 namespace longhand::LONGHAND_GPU {
@@ -43,12 +45,14 @@ GpuDevice::GpuDevice(const DeviceOptions& options) {
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
   check(cudaMalloc(&faults_, fault_kinds * sizeof(*faults_)), "memory for faults");
   check(cudaMemsetAsync(faults_, 0xff, fault_kinds * sizeof(*faults_), stream_), "clearing faults");
+  transfers_ = std::make_unique<Transfers>(stream_);
   product_ = make_product(options);
 }
 
 GpuDevice::~GpuDevice() {
   cudaStreamSynchronize(stream_);
   forget_recordings();
+  transfers_.reset();
   product_.reset();
   for (char* memory : outgrown_) cudaFree(memory);
   cudaFree(scratch_);
@@ -100,13 +104,13 @@ std::string GpuDevice::card_name() const {
 #endif
 }
 
-void GpuDevice::upload(const Tensor& to, const void* from) {
-  check(cudaMemcpyAsync(to.data(), from, to.bytes(), cudaMemcpyHostToDevice, stream_), "an upload");
-}
+void GpuDevice::upload_bytes(void* to, const void* from, int64_t bytes) { transfers_->upload(to, from, bytes); }
+void GpuDevice::upload(const Tensor& to, const void* from) { upload_bytes(to.data(), from, to.bytes()); }
 
 void GpuDevice::download(void* to, const ConstTensor& from) {
-  check(cudaMemcpyAsync(to, from.data(), from.bytes(), cudaMemcpyDeviceToHost, stream_), "a download");
-  synchronize();
+  unsigned long long found[fault_kinds];
+  transfers_->download({{to, from.data(), from.bytes()}, {found, faults_, sizeof found}});
+  fail_found(found);
 }
 
 void GpuDevice::zero(const Tensor& tensor) {
@@ -117,18 +121,17 @@ void GpuDevice::begin_range(const char* name) { profiler::begin_range(name); }
 void GpuDevice::end_range() { profiler::end_range(); }
 void GpuDevice::profile(bool on) {
   synchronize();
+  profiled_ = on;
   profiler::record(on);
 }
 
 void GpuDevice::synchronize() {
-  check(cudaStreamSynchronize(stream_), "waiting for the device");
-  check_faults();
+  unsigned long long found[fault_kinds];
+  transfers_->download({{found, faults_, sizeof found}});
+  fail_found(found);
 }
 
-void GpuDevice::check_faults() {
-  unsigned long long found[fault_kinds];
-  check(cudaMemcpyAsync(found, faults_, sizeof found, cudaMemcpyDeviceToHost, stream_), "reading faults");
-  check(cudaStreamSynchronize(stream_), "reading faults");
+void GpuDevice::fail_found(const unsigned long long (&found)[fault_kinds]) {
   for (int kind = 0; kind < fault_kinds; ++kind) {
     if (found[kind] == no_fault) continue;
     check(cudaMemsetAsync(faults_, 0xff, sizeof found, stream_), "clearing faults");
@@ -154,6 +157,7 @@ void GpuDevice::copy(const Tensor& to, const ConstTensor& from) {
 void* GpuDevice::scratch_bytes(int64_t bytes) {
   int64_t rounded = (bytes + 255) / 256 * 256;
   if (scratch_used_ + rounded > scratch_size_) {
+    if (recording_) throw NeedsScratch{};
     int64_t size = std::max({least_scratch, 2 * scratch_size_, rounded});
     if (scratch_) outgrown_.push_back(scratch_);
     if (cudaMalloc(&scratch_, size) != cudaSuccess) {
@@ -165,7 +169,7 @@ void* GpuDevice::scratch_bytes(int64_t bytes) {
   }
   void* memory = scratch_ + scratch_used_;
   scratch_used_ += rounded;
-  simt::undefined_memory(memory, bytes);
+  simt::undefined_memory(memory, bytes, stream_);
   return memory;
 }
 

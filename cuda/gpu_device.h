@@ -20,9 +20,11 @@ struct Launch {
   Shape of{};
 };
 
-struct Recording;    // cuda/graphs.cu
-struct Attention;    // cuda/attention.h
-struct MmaBackward;  // cuda/attention_mma_backward.h
+class Transfers;         // cuda/transfers.h
+struct Recording;        // cuda/graphs.cu
+struct NeedsScratch {};  // thrown where scratch would have to grow while a graph is recorded
+struct Attention;        // cuda/attention.h
+struct MmaBackward;      // cuda/attention_mma_backward.h
 
 class GpuDevice final : public Device {
  public:
@@ -39,7 +41,7 @@ class GpuDevice final : public Device {
   void zero(const Tensor& tensor) override;
   void synchronize() override;
   Ceilings ceilings() override;
-  void repeat(uint64_t key, const std::function<void()>& work) override;
+  void repeat(uint64_t key, uint64_t arguments, const std::function<void()>& work) override;
   void begin_range(const char* name) override;
   void end_range() override;
   void profile(bool on) override;
@@ -62,6 +64,7 @@ class GpuDevice final : public Device {
   void log_probability(const LogProbability&) override;
   void adamw(const AdamW&) override;
   void global_norm(const GlobalNorm&) override;
+  void fgm_step(const FgmStep&) override;
   void cast(const Cast&) override;
   void add(const Add&) override;
   void memory_roll(const MemoryRoll&) override;
@@ -84,7 +87,7 @@ class GpuDevice final : public Device {
     fault_bounds_[static_cast<int>(kind)] = bound;
     return faults_ + static_cast<int>(kind);
   }
-  void check_faults();
+  void fail_found(const unsigned long long (&found)[fault_kinds]);
 
   /// to [width] += the sum of partials [stripes, width] in a fixed order.
   void add_partials(const Tensor& to, const float* partials, int64_t stripes, const char* operation);
@@ -97,15 +100,18 @@ class GpuDevice final : public Device {
   }
   void* scratch_bytes(int64_t bytes);
   std::string card_name() const;
-  void forget_recordings();
+  void upload_bytes(void* to, const void* from, int64_t bytes);
   /// A table of what kernels are to work on, in scratch. The host's copy may go once this returns.
   template <class Entry>
   const Entry* upload_table(const std::vector<Entry>& table) {
     Entry* there = scratch<Entry>(static_cast<int64_t>(table.size()));
-    check(cudaMemcpyAsync(there, table.data(), table.size() * sizeof(Entry), cudaMemcpyHostToDevice, stream_),
-          "uploading a table");
+    upload_bytes(there, table.data(), static_cast<int64_t>(table.size() * sizeof(Entry)));
     return there;
   }
+
+  /// Records `work` into the graph of a recording, or runs it where it cannot be recorded now.
+  void record(Recording& recording, const std::function<void()>& work);
+  void forget_recordings();
 
   /// Opened by every operation that takes scratch: gives it back at the end.
   struct Operation {
@@ -142,11 +148,13 @@ class GpuDevice final : public Device {
   /// partials beyond the last add into it. An empty `to` is not wanted; [heads, width] is one row.
   void attention_sum(const Tensor& to, const float* partials, int64_t count, int64_t given, bool add);
 
-  cudaStream_t stream_ = nullptr;
+  cudaStream_t stream_ = nullptr;  // every operation runs here; transfers have a stream of their own
+  std::unique_ptr<Transfers> transfers_;
   unsigned long long* faults_ = nullptr;
   int64_t fault_bounds_[fault_kinds] = {};
   std::unique_ptr<Product> product_;
   std::map<uint64_t, std::shared_ptr<Recording>> recordings_;
+  bool recording_ = false, profiled_ = false;
   char* scratch_ = nullptr;
   int64_t scratch_size_ = 0, scratch_used_ = 0;
   std::vector<char*> outgrown_;  // smaller scratch that running kernels may still use

@@ -32,41 +32,11 @@ __global__ void __launch_bounds__(256)
   }
 }
 
-/// A tensor [.., n] as a matrix: rows, columns and the stride of its rows.
-struct MatrixShape {
-  int64_t rows = 1, columns = 0, stride = 0;
-  explicit MatrixShape(const ConstTensor& t, const char* name) {
-    if (t.rank() < 2) fail("matmul: {} has shape {}, a matrix is needed", name, t.shape().text());
-    float_index(t, "matmul", name);
-    int last = t.rank() - 1;
-    columns = t.size(last), stride = t.stride(last - 1);
-    bool joined = columns <= 1 || t.stride(last) == 1;
-    for (int axis = 0; axis < last; ++axis) {
-      rows *= t.size(axis);
-      if (axis + 1 < last)
-        joined = joined && (t.size(axis) <= 1 || t.stride(axis) == t.stride(axis + 1) * t.size(axis + 1));
-    }
-    if (!joined && rows * columns > 0)
-      fail("matmul: {} {} has strides that are not those of rows", name, t.shape().text());
-  }
-};
-
-void check_matmul(const Matmul& a) {
-  MatrixShape left(a.a, "a"), right(a.b, "b"), out(a.out, "out");
-  int64_t m = a.transpose_a ? left.columns : left.rows, k = a.transpose_a ? left.rows : left.columns;
-  int64_t n = a.transpose_b ? right.rows : right.columns;
-  if ((a.transpose_b ? right.columns : right.rows) != k || out.rows != m || out.columns != n)
-    fail("matmul: a {}{} times b {}{} does not give out {}", a.a.shape().text(), a.transpose_a ? " transposed" : "",
-         a.b.shape().text(), a.transpose_b ? " transposed" : "", a.out.shape().text());
-  if (a.accumulate && (a.bias || a.pre_activation || a.activation != Activation::none || a.dropout))
-    fail("matmul: accumulate takes no bias, activation or dropout");
-  if (a.bias && (a.bias.elements() != n || !a.bias.contiguous()))
-    fail("matmul: bias {} of {} does not fit {} columns", a.bias.shape().text(), dtype_name(a.bias.type()), n);
-}
-
 }  // namespace
 
 void GpuDevice::matmul(const Matmul& a) {
+  for (auto [tensor, what] : {std::pair{&a.a, "a"}, std::pair{&a.b, "b"}}) float_index(*tensor, "matmul", what);
+  float_index(a.out, "matmul", "out");
   check_matmul(a);
   Operation operation(*this);
   Matmul product{.out = a.pre_activation ? a.pre_activation : a.out,
@@ -80,7 +50,7 @@ void GpuDevice::matmul(const Matmul& a) {
   auto widen = [&](ConstTensor& t) {
     if (t.type() == Dtype::fp32) return;
     Tensor wide(scratch<float>(t.elements()), Dtype::fp32, t.shape());
-    MatrixShape from(t, "operand");
+    RowsOf from(t, "matmul", "operand");
     Rows rows{from.rows, from.columns, from.columns, from.stride};
     launch({"matmul", dim3(ceil_div(from.rows * ((from.columns + 3) / 4), 256)), dim3(256), 0, t.shape()},
            activation_kernel<float, bf16_t>, wide.as<float>(), static_cast<const bf16_t*>(t.data()), rows,
@@ -92,9 +62,7 @@ void GpuDevice::matmul(const Matmul& a) {
 
   bool follows = a.pre_activation || a.activation != Activation::none || a.dropout;
   if (!follows) return;
-  MatrixShape out(a.out, "out"), in(product.out, "pre_activation");
-  if (in.rows != out.rows || in.columns != out.columns)
-    fail("matmul: pre_activation {} is not shaped as out {}", a.pre_activation.shape().text(), a.out.shape().text());
+  RowsOf out(a.out, "matmul", "out"), in(product.out, "matmul", "pre_activation");
   Rows rows{out.rows, out.columns, out.stride, in.stride};
   DropoutKey dropout = dropout_key(a.dropout, "matmul");
   for_type(a.out.type(), [&](auto out_zero) {

@@ -40,9 +40,9 @@ cuda: need-nvcc  ## build the program with the cuda device (needs the CUDA toolk
 
 cuda-objects: need-nvcc $(NVCC_OBJ)
 
-kernels: need-nvcc  ## the kernels' tests and benchmarks alone (nvcc, fmt, doctest, nlohmann-json)
+kernels: need-nvcc  ## the kernels' tests and benchmarks alone (nvcc, fmt, doctest)
+	+@$(WITH_CUDA) $(BUILD)/tests/ops $(BUILD)/tests/simt $(BUILD)/bench/ops $(BUILD)/bench/progression
 	@scripts/check_core_includes.sh
-	+@$(WITH_CUDA) $(BUILD)/tests/ops $(BUILD)/tests/simt $(BUILD)/bench/ops $(BUILD)/bench/model
 
 profile: cuda  ## where a training step's time goes on a card (nsys timeline, ncu table)
 	@scripts/profile.sh

@@ -24,10 +24,8 @@ __global__ void __launch_bounds__(256) position_encoding_kernel(T* out, int64_t 
 
 void GpuDevice::position_encoding(const PositionEncoding& a) {
   constexpr auto name = "position_encoding";
-  float_index(a.out, name, "out");
+  check_position_encoding(a);
   int64_t distances = rows_of(a.out), width = width_of(a.out);
-  check_rows(a.out, a.out.type(), distances, width, name, "out");
-  if (width % 2) fail("{}: a width of {} is odd", name, width);
   for_type(a.out.type(), [&](auto zero) {
     using T = decltype(zero);
     launch({name, dim3(ceil_div(distances * (width / 2), 256)), dim3(256), 0, a.out.shape()},

@@ -1,6 +1,7 @@
 // On the host the CPU's matrix product answers for cuBLASLt.
 #include "cuda/product.h"
 #include "cuda/simt/host/device_memory.h"
+#include "cuda/simt/host/streams.h"
 #include "src/device/devices.h"
 
 namespace longhand::LONGHAND_GPU {
@@ -9,10 +10,15 @@ namespace {
 class HostProduct final : public Product {
  public:
   explicit HostProduct(const DeviceOptions& options) : cpu_(make_cpu_device(options)) {}
-  void run(const Matmul& a, cudaStream_t) override {
-    simt::Accessible memory;
-    cpu_->matmul(a);
-    simt::host_wrote(a.out.data(), span(a.out));
+  void run(const Matmul& a, cudaStream_t stream) override {
+    static const char kind = 0;
+    cudaError_t status = simt::put(stream, {&kind, [a, cpu = cpu_.get()] {
+                                              simt::Accessible memory;
+                                              cpu->matmul(a);
+                                              simt::host_wrote(a.out.data(), span(a.out));
+                                              return cudaSuccess;
+                                            }});
+    if (status != cudaSuccess) fail("simt: matmul: {}", cudaGetErrorString(status));
   }
 
  private:

@@ -93,16 +93,17 @@ real() {
 # The same bits reach the host in every order, whenever copies land.
 real_in_order() {
   local log=$scratch/launches
-  real "order ${1#*=}, cp.async ${2#*=}" "$BUILD/tests/ops" "SIMT_LAUNCH_LOG=$log" "$@"
+  local name="order ${1#*=}, cp.async ${2#*=}${3:+, streams ${3#*=}}"
+  real "$name" "$BUILD/tests/ops" "SIMT_LAUNCH_LOG=$log" "$@"
   local bits
   bits=$(head -1 "$log")
   [ "${usual_bits:=$bits}" = "$bits" ]
-  verdict $? "kernels: order ${1#*=}, cp.async ${2#*=}: the same bits"
+  verdict $? "kernels: $name: the same bits"
 }
 
 few_orders() {
   real_in_order SIMT_ORDER=fwd SIMT_CPASYNC=late
-  real_in_order SIMT_ORDER=rand:1 SIMT_CPASYNC=early
+  real_in_order SIMT_ORDER=rand:1 SIMT_CPASYNC=early SIMT_STREAMS=late
   real "device memory guarded" "$BUILD/tests/ops" SIMT_GUARD=1 SIMT_ORDER=rev
 }
 

@@ -40,6 +40,6 @@ inline cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, 
 }
 
 /// On the host, memory that holds nothing of use until it is written becomes NaN.
-inline void undefined_memory(void*, size_t) {}
+inline void undefined_memory(void*, size_t, cudaStream_t) {}
 
 }  // namespace simt

@@ -16,7 +16,7 @@ struct Ceilings {
 /// Measures for about a second. threads = 0: every core.
 Ceilings measure_ceilings(int threads);
 
-/// The same, kept in $XDG_CACHE_HOME/longhand/ceilings.json (~/.cache/longhand/ceilings.json) for each processor and
+/// The same, kept in $XDG_CACHE_HOME/longhand/ceilings.txt (~/.cache/longhand/ceilings.txt) for each processor and
 /// number of threads. A cache that cannot be read is measured anew; one that cannot be written does no harm.
 Ceilings cached_ceilings(int threads);
 

@@ -239,6 +239,17 @@ struct GlobalNorm {
   std::span<const ConstTensor> tensors;
 };
 
+/// FGM's step up the gradient (Miyato et al. 2017, "Adversarial Training Methods for Semi-Supervised Text
+/// Classification"):
+///   x += epsilon * gradient / norm
+/// and none where the norm is 0 or not finite. x, gradient of one size, fp32 | bf16 each, x to nearest; norm [1] fp32
+/// as GlobalNorm leaves it for that gradient. What takes the step back is a copy() of x from before.
+struct FgmStep {
+  Tensor x;
+  ConstTensor gradient, norm;
+  float epsilon = 1;
+};
+
 /// out = x in another type (fp32, bf16, fp16), to nearest. With `stochastic`, bf16 is rounded stochastically as in
 /// AdamW, entry e by element e of `stream`.
 struct Cast {
@@ -283,8 +294,10 @@ struct DeviceOptions {
   int threads = 0;  // cpu: 0 = every core
 };
 
-/// A device owns its memory and runs operations in the order in which they are called; results may be read on the host
-/// after download() or synchronize(). An operation's shapes and types are checked where it is called.
+/// A device owns its memory and runs operations in the order in which they are called, transfers among them: an
+/// operation sees what was uploaded before it, an upload leaves alone what operations before it still read. The host
+/// may change `from` when upload() returns; download() returns when everything called before it is done and `to` is
+/// filled, synchronize() when everything is done. An operation's shapes and types are checked where it is called.
 class Device {
  public:
   virtual ~Device() = default;
@@ -303,9 +316,11 @@ class Device {
   /// What this device can do at most, measured (on the cpu once a machine, see ceilings.h).
   virtual Ceilings ceilings() = 0;
 
-  /// Runs `work`, a stretch of operations whose arguments are the same whenever `key` is: a device may record it and
-  /// replay it as a whole. Transfers to and from the host, allocations and what the host draws stay outside.
-  virtual void repeat(uint64_t /*key*/, const std::function<void()>& work) { work(); }
+  /// Runs `work`, a stretch of operations: the same ones, of the same shapes, whenever `key` is the same, and with the
+  /// same values in their arguments whenever `arguments` is too. A device may record the stretch and replay it as a
+  /// whole; `work` is then called for a new value of `arguments` alone, and may be called twice. Transfers to and from
+  /// the host, allocations and what the host draws stay outside.
+  virtual void repeat(uint64_t /*key*/, uint64_t /*arguments*/, const std::function<void()>& work) { work(); }
 
   /// For profilers: a name for what follows until the matching end_range() (they nest), and whether to record.
   virtual void begin_range(const char* /*name*/) {}
@@ -330,6 +345,7 @@ class Device {
   virtual void log_probability(const LogProbability&) = 0;
   virtual void adamw(const AdamW&) = 0;
   virtual void global_norm(const GlobalNorm&) = 0;
+  virtual void fgm_step(const FgmStep&) = 0;
   virtual void cast(const Cast&) = 0;
   virtual void add(const Add&) = 0;
   virtual void memory_roll(const MemoryRoll&) = 0;

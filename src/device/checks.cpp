@@ -4,6 +4,113 @@
 
 namespace longhand {
 
+void check_matmul(const Matmul& a) {
+  RowsOf left(a.a, "matmul", "a"), right(a.b, "matmul", "b"), out(a.out, "matmul", "out");
+  int64_t m = a.transpose_a ? left.columns : left.rows, k = a.transpose_a ? left.rows : left.columns;
+  int64_t n = a.transpose_b ? right.rows : right.columns;
+  if ((a.transpose_b ? right.columns : right.rows) != k || out.rows != m || out.columns != n)
+    fail("matmul: a {}{} times b {}{} does not give out {}", a.a.shape().text(), a.transpose_a ? " transposed" : "",
+         a.b.shape().text(), a.transpose_b ? " transposed" : "", a.out.shape().text());
+  if (a.accumulate && (a.bias || a.pre_activation || a.activation != Activation::none || a.dropout))
+    fail("matmul: accumulate takes no bias, activation or dropout");
+  if (a.bias && (a.bias.elements() != n || !a.bias.contiguous() ||
+                 (a.bias.type() != Dtype::fp32 && a.bias.type() != Dtype::bf16)))
+    fail("matmul: bias {} of {} does not fit {} columns", a.bias.shape().text(), dtype_name(a.bias.type()), n);
+  if (a.pre_activation.empty()) return;
+  float_index(a.pre_activation, "matmul", "pre_activation");
+  RowsOf before(a.pre_activation, "matmul", "pre_activation");
+  if (before.rows != m || before.columns != n)
+    fail("matmul: pre_activation {} is not shaped as out {}", a.pre_activation.shape().text(), a.out.shape().text());
+}
+
+void check_activation_backward(const ActivationBackward& a) {
+  constexpr auto name = "activation_backward";
+  float_index(a.d_x, name, "d_x");
+  int64_t rows = rows_of(a.d_x), width = width_of(a.d_x);
+  check_rows(a.d_x, a.d_x.type(), rows, width, name, "d_x");
+  check_rows(a.d_out, a.d_x.type(), rows, width, name, "d_out");
+  if (a.activation != Activation::none) check_rows(a.x, a.d_x.type(), rows, width, name, "x");
+}
+
+int64_t check_bias_backward(const BiasBackward& a) {
+  constexpr auto name = "bias_backward";
+  float_index(a.d_out, name, "d_out"), float_index(a.d_bias, name, "d_bias");
+  int64_t rows = rows_of(a.d_out), width = width_of(a.d_out);
+  check_list(a.d_bias, a.d_bias.type(), width, name, "d_bias");
+  if (a.d_out.rank() == 2 && a.d_out.stride(1) == 1) return a.d_out.stride(0);
+  check_rows(a.d_out, a.d_out.type(), rows, width, name, "d_out");
+  return width;
+}
+
+void check_embedding(const EmbeddingBackward& a) {
+  constexpr auto name = "embedding_backward";
+  float_index(a.d_weight, name, "d_weight");
+  int64_t rows = a.tokens.elements(), width = width_of(a.d_weight), vocabulary = rows_of(a.d_weight);
+  check_list(a.tokens, Dtype::i32, rows, name, "tokens");
+  check_rows(a.d_weight, a.d_weight.type(), vocabulary, width, name, "d_weight");
+  check_rows(a.d_out, a.d_weight.type(), rows, width, name, "d_out");
+}
+
+void check_position_encoding(const PositionEncoding& a) {
+  constexpr auto name = "position_encoding";
+  float_index(a.out, name, "out");
+  int64_t distances = rows_of(a.out), width = width_of(a.out);
+  check_rows(a.out, a.out.type(), distances, width, name, "out");
+  if (width % 2) fail("{}: a width of {} is odd", name, width);
+}
+
+void check_cross_entropy(const CrossEntropy& a) {
+  constexpr auto name = "cross_entropy";
+  float_index(a.logits, name, "logits");
+  int64_t rows = rows_of(a.logits), vocabulary = width_of(a.logits);
+  check_rows(a.logits, a.logits.type(), rows, vocabulary, name, "logits");
+  check_list(a.loss, Dtype::fp32, rows, name, "loss");
+  check_list(a.targets, Dtype::i32, rows, name, "targets");
+  if (a.weights) check_list(a.weights, Dtype::fp32, rows, name, "weights");
+  if (!(a.smoothing >= 0 && a.smoothing < 1)) fail("{}: a smoothing of {} is not in [0, 1)", name, a.smoothing);
+  if (!(a.gamma >= 0)) fail("{}: a gamma of {} is below 0", name, a.gamma);
+}
+
+void check_log_probability(const LogProbability& a) {
+  constexpr auto name = "log_probability";
+  float_index(a.logits, name, "logits");
+  int64_t rows = rows_of(a.logits), vocabulary = width_of(a.logits);
+  check_rows(a.logits, a.logits.type(), rows, vocabulary, name, "logits");
+  check_list(a.logprob, Dtype::fp32, rows, name, "logprob");
+  check_list(a.tokens, Dtype::i32, rows, name, "tokens");
+}
+
+void check_adamw(const AdamW& a) {
+  constexpr auto name = "adamw";
+  if (a.step < 1) fail("adamw: steps count from 1, not {}", a.step);
+  for (const AdamWParameter& p : a.parameters) {
+    int64_t n = p.weight.elements();
+    float_index(p.weight, name, "weight"), float_index(p.gradient, name, "gradient"), float_index(p.m, name, "m");
+    check_list(p.weight, p.weight.type(), n, name, "weight");
+    check_list(p.gradient, p.gradient.type(), n, name, "gradient");
+    check_list(p.m, p.m.type(), n, name, "m");
+    check_list(p.v, p.m.type(), n, name, "v");
+    if (p.master) check_list(p.master, Dtype::fp32, n, name, "master");
+  }
+}
+
+void check_global_norm(const GlobalNorm& a) {
+  constexpr auto name = "global_norm";
+  check_list(a.norm, Dtype::fp32, 1, name, "norm");
+  for (const ConstTensor& t : a.tensors) {
+    float_index(t, name, "a tensor");
+    check_list(t, t.type(), t.elements(), name, "a tensor");
+  }
+}
+
+void check_add(const Add& a) {
+  float_index(a.out, "add", "out");
+  int64_t n = a.out.elements();
+  check_list(a.out, a.out.type(), n, "add", "out");
+  check_list(a.a, a.out.type(), n, "add", "a");
+  check_list(a.b, a.out.type(), n, "add", "b");
+}
+
 void check_layernorm(const LayerNormForward& a) {
   constexpr auto name = "layernorm_forward";
   float_index(a.x, name, "x");
@@ -51,6 +158,15 @@ ConstTensor check_memory_roll(const MemoryRoll& a) {
          dtype_name(a.context.type()), a.context.shape().text());
   if (!last.contiguous() || !a.memory.contiguous()) fail("{}: memory or context is not contiguous", name);
   return last;
+}
+
+void check_fgm_step(const FgmStep& a) {
+  constexpr auto name = "fgm_step";
+  float_index(a.x, name, "x"), float_index(a.gradient, name, "gradient");
+  check_list(a.x, a.x.type(), a.x.elements(), name, "x");
+  check_list(a.gradient, a.gradient.type(), a.x.elements(), name, "gradient");
+  check_list(a.norm, Dtype::fp32, 1, name, "norm");
+  if (!std::isfinite(a.epsilon)) fail("{}: an epsilon of {} is not finite", name, a.epsilon);
 }
 
 static void check_rule(const SamplingParameters& rule, int64_t row) {

@@ -6,24 +6,6 @@
 
 namespace longhand {
 
-/// A tensor [.., n] as a matrix whose rows are `stride` elements apart.
-struct RowsOf {
-  int64_t rows = 1, columns = 0, stride = 0;
-  RowsOf(const ConstTensor& t, const char* operation, const char* name) {
-    if (t.rank() < 2) fail("{}: {} has shape {}, a matrix is needed", operation, name, t.shape().text());
-    int last = t.rank() - 1;
-    columns = t.size(last), stride = t.stride(last - 1);
-    bool joined = columns <= 1 || t.stride(last) == 1;
-    for (int axis = 0; axis < last; ++axis) {
-      rows *= t.size(axis);
-      if (axis + 1 < last)
-        joined = joined && (t.size(axis) <= 1 || t.stride(axis) == t.stride(axis + 1) * t.size(axis + 1));
-    }
-    if (!joined && rows * columns > 0)
-      fail("{}: {} {} has strides that are not those of rows", operation, name, t.shape().text());
-  }
-};
-
 /// Integers [rows, k] with their scales.
 struct QuantizedLayout {
   int64_t rows = 0, k = 0, scale_stride = 1;

@@ -249,7 +249,7 @@ Tensor Decoder::forward(std::span<const Input> inputs) {
     step = step && input.tokens.size() == 1 && !input.none;
   }
   if (step)
-    s.device->repeat(s.identity << 20 | static_cast<uint64_t>(rows), [&] { s.run(inputs, rows); });
+    s.device->repeat(s.identity << 20 | static_cast<uint64_t>(rows), 0, [&] { s.run(inputs, rows); });
   else
     s.run(inputs, rows);
   return wanted > 0 ? s.logits.rows(0, wanted) : Tensor();

@@ -192,7 +192,7 @@ void Pass::State::roll_memory(int64_t layer) {
 }
 
 // Logits, the loss, and, in training, the gradients of both, a few rows at a time.
-double Pass::State::output_layer(const LossOptions& options) {
+void Pass::State::output_layer() {
   DeviceRange range(*device, "output layer");
   int64_t rows = segment * shape.lanes;
   Tensor h = matrix(hidden.rows(0, segment)), row_losses = losses.rows(0, segment).reshape({rows});
@@ -207,23 +207,24 @@ double Pass::State::output_layer(const LossOptions& options) {
                            .loss = row_losses.rows(first, count),
                            .targets = row_targets.rows(first, count),
                            .weights = has_weights ? row_weights.rows(first, count) : ConstTensor(),
-                           .smoothing = options.smoothing,
-                           .gamma = options.gamma,
-                           .scale = options.scale,
+                           .smoothing = loss.smoothing,
+                           .gamma = loss.gamma,
+                           .scale = loss.scale,
                            .gradient = shape.training});
     if (!shape.training) continue;
     device->matmul({.out = d_h.rows(first, count), .a = z, .b = weights->embedding, .transpose_b = false});
     weight_gradient(gradients->embedding, z, h.rows(first, count));
     bias_gradient(gradients->output_bias, z);
   }
-  std::vector<float> host(rows);
-  device->download(host.data(), row_losses);
+}
+
+double Pass::State::sum_of_losses() {
+  std::vector<float> host(segment * shape.lanes);
+  device->download(host.data(), losses.rows(0, segment));
   return std::accumulate(host.begin(), host.end(), 0.0);
 }
 
-double Pass::State::forward(const Batch& batch, const LossOptions& options) {
-  memory_length = next_memory_length, first_position = next_first_position;
-  upload(batch);
+void Pass::State::forward_layers() {
   Tensor input = activations(0).context.rows(memory_length, segment);
   device->embedding_forward({.out = input,
                              .tokens = tokens.rows(0, segment),
@@ -237,12 +238,21 @@ double Pass::State::forward(const Batch& batch, const LossOptions& options) {
     layer_forward(l, false);
     roll_memory(l);
   }
-  double loss = batch.targets.empty() ? 0 : output_layer(options);
+}
+
+double Pass::State::forward(const Batch& batch, const LossOptions& options) {
+  memory_length = next_memory_length, first_position = next_first_position, loss = options;
+  upload(batch);
+  bool with_loss = !batch.targets.empty();
+  repeat(Part::forward, with_loss, [&] {
+    forward_layers();
+    if (with_loss) output_layer();
+  });
   int64_t kept = std::min(shape.memory, keys());
   if (config.segments && kept > 0) device->copy(memory_ids.rows(0, kept), segment_ids.rows(keys() - kept, kept));
   // The backward pass still needs this step's sizes: the next forward() starts from these.
   next_memory_length = kept, next_first_position = first_position + keys() - kept;
-  return loss;
+  return with_loss ? sum_of_losses() : 0;
 }
 
 }  // namespace longhand

@@ -1,5 +1,6 @@
 // A pass's arenas and its public face.
 #include <algorithm>
+#include <bit>
 
 #include "src/model/pass_state.h"
 
@@ -116,6 +117,36 @@ void Pass::State::commit() {
   fill_lora_scale();
 }
 
+/// One number for a list of them (the finaliser of splitmix64, Steele et al. 2014).
+static uint64_t mixed(std::initializer_list<uint64_t> values) {
+  uint64_t all = 0;
+  for (uint64_t value : values) {
+    all = (all ^ value) + 0x9e3779b97f4a7c15u;
+    all = (all ^ all >> 30) * 0xbf58476d1ce4e5b9u;
+    all = (all ^ all >> 27) * 0x94d049bb133111ebu;
+    all ^= all >> 31;
+  }
+  return all;
+}
+
+void Pass::State::repeat(Part part, bool with_loss, const std::function<void()>& work) {
+  if (!shape.training) return work();  // texts of every length come to be scored: few stretches repeat
+  uint64_t dropped = 0;
+  for (float rate : {rates.embedding, rates.attention, rates.residual, rates.activation, rates.feedforward})
+    dropped = dropped << 1 | (rate > 0);
+  auto bits = [](float x) { return static_cast<uint64_t>(std::bit_cast<uint32_t>(x)); };
+  uint64_t key = mixed({identity, static_cast<uint64_t>(part), static_cast<uint64_t>(segment),
+                        static_cast<uint64_t>(memory_length), static_cast<uint64_t>(with_loss),
+                        static_cast<uint64_t>(has_weights), static_cast<uint64_t>(has_documents), dropped});
+  uint64_t arguments = mixed({bits(loss.smoothing), bits(loss.gamma), bits(loss.scale)});
+  if (dropped)
+    arguments = mixed({arguments, seed, step, bits(rates.embedding), bits(rates.attention), bits(rates.residual),
+                       bits(rates.activation), bits(rates.feedforward)});
+  bool in_pages = config.topk > 0 && config.topk_mode == TopkMode::block;
+  if (in_pages) arguments = mixed({arguments, static_cast<uint64_t>(first_position)});
+  device->repeat(key, arguments, work);
+}
+
 Pass::Pass(Device& device, const ModelConfig& config, const ParameterSet& weights, const ParameterSet* gradients,
            const PassShape& shape, Dtype type)
     : state_(std::make_shared<State>(config, shape, type)) {
@@ -143,7 +174,7 @@ double Pass::forward(const Batch& batch, const LossOptions& loss, const DropoutR
 
 void Pass::backward() {
   if (!state_->shape.training) fail("this pass keeps nothing for a backward pass");
-  state_->backward();
+  state_->repeat(State::Part::backward, true, [this] { state_->backward(); });
 }
 
 ConstTensor Pass::hidden() const { return state_->hidden.rows(0, state_->segment); }

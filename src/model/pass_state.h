@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <functional>
 #include <vector>
 
 #include "longhand/model.h"
@@ -44,15 +46,22 @@ struct Pass::State {
   void fill_lora_scale();
   void commit();
 
+  /// The parts of a step that a device may replay (Device::repeat): what sizes them and whether there is dropout tells
+  /// them apart, what else a step puts into their operations' arguments says whether they can be replayed as they are.
+  enum class Part : uint64_t { forward, backward };
+  void repeat(Part part, bool with_loss, const std::function<void()>& work);
+
   // Forward, in src/model/forward.cpp.
   double forward(const Batch& batch, const LossOptions& options);
   void upload(const Batch& batch);
+  void forward_layers();
   void layer_forward(int64_t layer, bool again);
   void join_forward(int64_t layer, const ConstTensor& x, const ConstTensor& residual);
   void roll_memory(int64_t layer);
   Tensor lse(const LayerActivations& a) const;
   Tensor selected(const LayerActivations& a) const;
-  double output_layer(const LossOptions& options);
+  void output_layer();
+  double sum_of_losses();
 
   // Backward, in src/model/backward.cpp.
   void backward();
@@ -84,6 +93,8 @@ struct Pass::State {
     return {rate, {seed, step, use, static_cast<uint32_t>(layer)}};
   }
 
+  static inline std::atomic<uint64_t> made{0};
+  uint64_t identity = ++made;  // tells this pass's steps from another's (Device::repeat)
   Device* device = nullptr;
   ModelConfig config;
   PassShape shape;
@@ -114,6 +125,7 @@ struct Pass::State {
   int64_t first_position = 0;                               // of the first memory row in its stream
   int64_t next_memory_length = 0, next_first_position = 0;  // what the next step will meet
   bool has_weights = false, has_documents = false;
+  LossOptions loss;
   DropoutRates rates;
   uint64_t seed = 0, step = 0;
 };

@@ -32,6 +32,7 @@
   X(log_probability, LogProbability)         \
   X(adamw, AdamW)                            \
   X(global_norm, GlobalNorm)                 \
+  X(fgm_step, FgmStep)                       \
   X(cast, Cast)                              \
   X(add, Add)                                \
   X(memory_roll, MemoryRoll)                 \
@@ -114,7 +115,9 @@ class CountingDevice final : public Device {
   void copy(const Tensor& to, const ConstTensor& from) override { device_->copy(to, from); }
   void zero(const Tensor& tensor) override { device_->zero(tensor); }
   void synchronize() override { device_->synchronize(); }
-  void repeat(uint64_t key, const std::function<void()>& work) override { device_->repeat(key, work); }
+  void repeat(uint64_t key, uint64_t arguments, const std::function<void()>& work) override {
+    device_->repeat(key, arguments, work);
+  }
   Ceilings ceilings() override { return device_->ceilings(); }
 
 #define LONGHAND_COUNT(method, Arguments)    \

@@ -4,7 +4,7 @@ SIMT_TEST_OBJ := $(patsubst %,$(BUILD)/obj/simt/%.o,$(basename $(SIMT_TEST_SRC))
 CUDA_HEADERS  := $(firstword $(wildcard $(addsuffix /cuda_bf16.h,/usr/local/cuda/include /usr/include)))
 $(BUILD)/obj/simt/tests/simt/numbers_cuda.o: SIMT_FLAGS += $(if $(CUDA_HEADERS),-isystem $(dir $(CUDA_HEADERS)))
 
-$(BUILD)/tests/simt: $(SIMT_TEST_OBJ) $(SIMT_SRC:%.cpp=$(BUILD)/obj/simt/%.o)
+$(BUILD)/tests/simt: $(SIMT_TEST_OBJ) $(SIMT_SRC:%.cpp=$(BUILD)/obj/simt/%.o) $(DEVICE_LIB)
 	@mkdir -p $(@D)
 	$(CXX) $(LINK) $^ -o $@
 $(BUILD)/tests/wrong_kernels: $(BUILD)/obj/simt/tests/simt/wrong_kernels.o $(SIMT_SRC:%.cpp=$(BUILD)/obj/simt/%.o)

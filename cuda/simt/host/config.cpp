@@ -44,10 +44,17 @@ void read_async_copy(Config& config, const char* text) {
     refuse("SIMT_CPASYNC", "late, early or rand", text);
 }
 
+void read_streams(Config& config, const char* text) {
+  const std::string_view value = text;
+  if (value != "now" && value != "late") refuse("SIMT_STREAMS", "now or late", text);
+  config.streams = value == "late" ? Streams::late : Streams::now;
+}
+
 Config read_environment() {
   Config config;
   if (const char* text = std::getenv("SIMT_ORDER")) read_order(config, text);
   if (const char* text = std::getenv("SIMT_CPASYNC")) read_async_copy(config, text);
+  if (const char* text = std::getenv("SIMT_STREAMS")) read_streams(config, text);
   if (const char* text = std::getenv("SIMT_WORKERS"))
     config.workers = static_cast<unsigned>(number("SIMT_WORKERS", text));
   if (const char* text = std::getenv("SIMT_GUARD")) config.guard = number("SIMT_GUARD", text) != 0;

@@ -13,6 +13,7 @@
 #include "observer.h"
 #include "runtime_api.h"
 #include "sanitizers.h"
+#include "streams.h"
 
 namespace simt {
 namespace {
@@ -76,6 +77,7 @@ void host_wrote(const void* memory, size_t bytes) {
 
 cudaError_t device_allocate(void** memory, size_t bytes) {
   *memory = nullptr;
+  if (a_stream_is_recorded()) return cudaErrorStreamCaptureUnsupported;
   if (bytes == 0) return cudaSuccess;
   Allocation allocation;
   char* at = address_sanitizer ? sanitized_allocation(bytes, allocation) : map_allocation(bytes, allocation);
@@ -90,10 +92,14 @@ cudaError_t device_allocate(void** memory, size_t bytes) {
   return cudaSuccess;
 }
 
-void undefined_memory(void* memory, size_t bytes) {
-  Accessible accessible;
-  std::memset(memory, 0xff, bytes);
-  if (observer) observer->memory_undefined(memory, bytes);
+void undefined_memory(void* memory, size_t bytes, cudaStream_t stream) {
+  static const char kind = 0;
+  put(stream, {&kind, [=] {
+                 Accessible accessible;
+                 std::memset(memory, 0xff, bytes);
+                 if (observer) observer->memory_undefined(memory, bytes);
+                 return cudaSuccess;
+               }});
 }
 
 }  // namespace simt
@@ -101,6 +107,7 @@ void undefined_memory(void* memory, size_t bytes) {
 cudaError_t cudaFree(void* memory) {
   using namespace simt;
   if (!memory) return cudaSuccess;
+  run_everything();
   if (address_sanitizer) {
     std::free(memory);
     return cudaSuccess;

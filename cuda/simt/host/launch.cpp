@@ -187,7 +187,6 @@ cudaError_t start(const Launch& launch) { return launch_interceptor ? launch_int
 
 cudaError_t cudaPeekAtLastError() { return simt::status_of_last; }
 cudaError_t cudaGetLastError() { return std::exchange(simt::status_of_last, cudaSuccess); }
-cudaError_t cudaDeviceSynchronize() { return cudaGetLastError(); }
 const char* cudaGetErrorString(cudaError_t status) {
   switch (status) {
     case cudaSuccess:
@@ -196,6 +195,12 @@ const char* cudaGetErrorString(cudaError_t status) {
       return "invalid argument";
     case cudaErrorMemoryAllocation:
       return "out of memory";
+    case cudaErrorStreamCaptureUnsupported:
+      return "not permitted while a stream is recorded";
+    case cudaErrorStreamCaptureIsolation:
+      return "a recorded stream cannot wait for what was not recorded";
+    case cudaErrorGraphExecUpdateFailure:
+      return "the graph has another shape";
     default:
       return simt::last_error();
   }

@@ -1,10 +1,12 @@
-// Starting a kernel: its blocks are spread over the threads of the host; the call returns when all have run.
+// Starting a kernel: when its turn on the stream has come, its blocks are spread over the threads of the host.
 #pragma once
 #include <cstddef>
+#include <memory>
 #include <tuple>
 #include <utility>
 
 #include "runtime_api.h"
+#include "streams.h"
 #include "vector_types.h"
 
 namespace simt {
@@ -27,7 +29,7 @@ cudaError_t run_grid(const Launch& launch);
 extern cudaError_t (*launch_interceptor)(const Launch&);
 
 template <class... Parameters, class... Arguments>
-inline cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, cudaStream_t,
+inline cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
                           Arguments&&... arguments) {
   struct Call : Launch {
     void (*function)(Parameters...);
@@ -37,16 +39,20 @@ inline cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, 
     auto& call = static_cast<const Call&>(launch);
     std::apply(call.function, call.values);
   };
-  Call call{{reinterpret_cast<const void*>(kernel), grid, block, shared, call_one, nullptr},
-            kernel,
-            std::tuple<Parameters...>(static_cast<Parameters>(std::forward<Arguments>(arguments))...)};
-  return std::apply(
-      [&](auto&... values) {
-        const void* const addresses[] = {static_cast<const void*>(&values)..., nullptr};
-        call.parameters = addresses;
-        return start(call);
-      },
-      call.values);
+  const void* address = reinterpret_cast<const void*>(kernel);
+  auto call = std::make_shared<Call>(
+      Call{{address, grid, block, shared, call_one, nullptr},
+           kernel,
+           std::tuple<Parameters...>(static_cast<Parameters>(std::forward<Arguments>(arguments))...)});
+  return put(stream, {address, [call] {
+                        return std::apply(
+                            [&](auto&... values) {
+                              const void* const addresses[] = {static_cast<const void*>(&values)..., nullptr};
+                              call->parameters = addresses;
+                              return start(*call);
+                            },
+                            call->values);
+                      }});
 }
 
 }  // namespace simt

@@ -3,13 +3,16 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <functional>
-#include <nlohmann/json.hpp>
+#include <map>
 #include <numeric>
+#include <sstream>
+#include <string>
 #include <vector>
 
 #include "longhand/error.h"
@@ -18,8 +21,6 @@
 
 namespace longhand {
 namespace {
-
-using Json = nlohmann::json;
 
 std::string processor_name() {
   std::ifstream info("/proc/cpuinfo");
@@ -66,24 +67,33 @@ double rate(ThreadPool& pool, double seconds, double amount, const std::function
 std::filesystem::path cache_file() {
   const char* base = std::getenv("XDG_CACHE_HOME");
   const char* home = std::getenv("HOME");
-  if (base && *base) return std::filesystem::path(base) / "longhand" / "ceilings.json";
-  if (home && *home) return std::filesystem::path(home) / ".cache" / "longhand" / "ceilings.json";
+  if (base && *base) return std::filesystem::path(base) / "longhand" / "ceilings.txt";
+  if (home && *home) return std::filesystem::path(home) / ".cache" / "longhand" / "ceilings.txt";
   return {};
 }
 
-Json read_cache(const std::filesystem::path& file) {
+/// Lines of four fields, tabs between them: whose ceilings, fma_fp32, dot_bf16, read_bytes. Other lines do not count.
+using Cache = std::map<std::string, std::array<double, 3>>;
+
+Cache read_cache(const std::filesystem::path& file) {
+  Cache all;
   std::ifstream stream(file);
-  Json all = Json::parse(stream, nullptr, false);
-  return all.is_object() ? all : Json::object();
+  for (std::string line; std::getline(stream, line);) {
+    std::istringstream fields(line);
+    std::string key;
+    std::array<double, 3> rates{};
+    if (std::getline(fields, key, '\t') && fields >> rates[0] >> rates[1] >> rates[2]) all[key] = rates;
+  }
+  return all;
 }
 
-void write_cache(const std::filesystem::path& file, const Json& all) {
+void write_cache(const std::filesystem::path& file, const Cache& all) {
   std::error_code ignored;
   std::filesystem::create_directories(file.parent_path(), ignored);
   std::filesystem::path beside = file;
   beside += fmt::format(".{}", getpid());
   std::ofstream stream(beside);
-  stream << all.dump(2) << '\n';
+  for (const auto& [key, rates] : all) stream << fmt::format("{}\t{}\t{}\t{}\n", key, rates[0], rates[1], rates[2]);
   stream.close();
   if (stream)
     std::filesystem::rename(beside, file, ignored);
@@ -118,17 +128,13 @@ Ceilings cached_ceilings(int threads) {
   std::string key = fmt::format("{}, {} threads, {}", processor, threads, static_cast<int>(cpu::current_isa()));
   std::filesystem::path file = cache_file();
   if (file.empty()) return measure_ceilings(threads);
-  Json all = read_cache(file);
-  if (all.contains(key) && all[key].is_object()) {
-    const Json& entry = all[key];
-    auto number = [&](const char* name) {
-      return entry.contains(name) && entry[name].is_number() ? entry[name].get<double>() : 0.0;
-    };
-    Ceilings c{number("fma_fp32"), number("dot_bf16"), number("read_bytes"), threads, processor};
+  Cache all = read_cache(file);
+  if (auto found = all.find(key); found != all.end()) {
+    Ceilings c{found->second[0], found->second[1], found->second[2], threads, processor};
     if (c.fma_fp32 > 0 && c.dot_bf16 > 0 && c.read_bytes > 0) return c;
   }
   Ceilings c = measure_ceilings(threads);
-  all[key] = {{"fma_fp32", c.fma_fp32}, {"dot_bf16", c.dot_bf16}, {"read_bytes", c.read_bytes}};
+  all[key] = {c.fma_fp32, c.dot_bf16, c.read_bytes};
   write_cache(file, all);
   return c;
 }

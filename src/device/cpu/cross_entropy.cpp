@@ -72,14 +72,9 @@ float row_loss(const CrossEntropy& a, char* row, int type, int64_t vocabulary, i
 
 void CpuDevice::cross_entropy(const CrossEntropy& a) {
   constexpr auto name = "cross_entropy";
-  int type = float_index(a.logits, name, "logits");
+  check_cross_entropy(a);
+  int type = a.logits.type() == Dtype::bf16;
   int64_t rows = rows_of(a.logits), vocabulary = width_of(a.logits);
-  check_rows(a.logits, a.logits.type(), rows, vocabulary, name, "logits");
-  check_list(a.loss, Dtype::fp32, rows, name, "loss");
-  check_list(a.targets, Dtype::i32, rows, name, "targets");
-  if (a.weights) check_list(a.weights, Dtype::fp32, rows, name, "weights");
-  if (!(a.smoothing >= 0 && a.smoothing < 1)) fail("{}: a smoothing of {} is not in [0, 1)", name, a.smoothing);
-  if (!(a.gamma >= 0)) fail("{}: a gamma of {} is below 0", name, a.gamma);
   const int32_t* targets = a.targets.as<int32_t>();
   const float* weights = a.weights.as<float>();
   float* loss = a.loss.as<float>();
@@ -100,11 +95,9 @@ void CpuDevice::cross_entropy(const CrossEntropy& a) {
 
 void CpuDevice::log_probability(const LogProbability& a) {
   constexpr auto name = "log_probability";
-  int type = float_index(a.logits, name, "logits");
+  check_log_probability(a);
+  int type = a.logits.type() == Dtype::bf16;
   int64_t rows = rows_of(a.logits), vocabulary = width_of(a.logits);
-  check_rows(a.logits, a.logits.type(), rows, vocabulary, name, "logits");
-  check_list(a.logprob, Dtype::fp32, rows, name, "logprob");
-  check_list(a.tokens, Dtype::i32, rows, name, "tokens");
   const int32_t* tokens = a.tokens.as<int32_t>();
   float* logprob = a.logprob.as<float>();
   check_targets(tokens, rows, vocabulary, 0, name);

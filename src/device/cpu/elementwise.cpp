@@ -38,11 +38,9 @@ void CpuDevice::cast(const Cast& a) {
 }
 
 void CpuDevice::add(const Add& a) {
-  int type = float_index(a.out, "add", "out");
+  check_add(a);
+  int type = a.out.type() == Dtype::bf16;
   int64_t n = a.out.elements();
-  check_list(a.out, a.out.type(), n, "add", "out");
-  check_list(a.a, a.out.type(), n, "add", "a");
-  check_list(a.b, a.out.type(), n, "add", "b");
   auto kernel = elementwise_kernels().add[type];
   for_pieces(pool_, n, piece_elements,
              [&](int64_t first, int64_t count, int) { kernel(a.a.data(), a.b.data(), a.out.data(), first, count); });

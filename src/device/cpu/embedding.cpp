@@ -54,11 +54,8 @@ void CpuDevice::embedding_forward(const EmbeddingForward& a) {
 
 void CpuDevice::embedding_backward(const EmbeddingBackward& a) {
   constexpr auto name = "embedding_backward";
-  int type = float_index(a.d_weight, name, "d_weight");
+  check_embedding(a);
   int64_t rows = a.tokens.elements(), width = width_of(a.d_weight), vocabulary = rows_of(a.d_weight);
-  check_list(a.tokens, Dtype::i32, rows, name, "tokens");
-  check_rows(a.d_weight, a.d_weight.type(), vocabulary, width, name, "d_weight");
-  check_rows(a.d_out, a.d_weight.type(), rows, width, name, "d_out");
   const int32_t* tokens = a.tokens.as<int32_t>();
   check_tokens(tokens, rows, vocabulary, name);
 
@@ -74,7 +71,7 @@ void CpuDevice::embedding_backward(const EmbeddingBackward& a) {
   }
 
   DropoutKey dropout = dropout_key(a.dropout, name);
-  auto kernel = embedding_kernels().backward[type];
+  auto kernel = embedding_kernels().backward[a.d_weight.type() == Dtype::bf16];
   char* weight = static_cast<char*>(a.d_weight.data());
   int64_t row_bytes = width * dtype_bytes(a.d_weight.type());
   for_pieces(pool_, distinct, rows_per_piece(width), [&](int64_t begin, int64_t count, int) {

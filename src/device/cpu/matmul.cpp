@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "src/device/checks.h"
 #include "src/device/cpu/cpu_device.h"
 #include "src/device/cpu/kernels/matmul.h"
 
@@ -41,19 +42,10 @@ struct Matrix {
 
 /// A tensor as a matrix: its leading axes joined.
 Matrix as_matrix(const ConstTensor& t, const char* name, bool may_be_fp16 = false) {
-  if (t.rank() < 2) fail("matmul: {} has shape {}, a matrix is needed", name, t.shape().text());
+  RowsOf rows(t, "matmul", name);
   bool is_fp16 = may_be_fp16 && t.type() == Dtype::fp16;
-  if (t.type() != Dtype::fp32 && t.type() != Dtype::bf16 && !is_fp16)
-    fail("matmul: {} holds {}, fp32 or bf16 is needed", name, dtype_name(t.type()));
-  int last = t.rank() - 1;
-  Matrix matrix{const_cast<void*>(t.data()), 1, t.size(last), t.stride(last - 1), t.type() == Dtype::bf16, is_fp16};
-  for (int axis = 0; axis < last; ++axis) matrix.rows *= t.size(axis);
-  bool joined = t.size(last) <= 1 || t.stride(last) == 1;
-  for (int axis = 0; axis + 1 < last; ++axis)
-    joined = joined && (t.size(axis) <= 1 || t.stride(axis) == t.stride(axis + 1) * t.size(axis + 1));
-  if (!joined && matrix.rows * matrix.columns > 0)
-    fail("matmul: {} {} has strides that are not those of rows", name, t.shape().text());
-  return matrix;
+  if (!is_fp16) float_index(t, "matmul", name);
+  return {const_cast<void*>(t.data()), rows.rows, rows.columns, rows.stride, t.type() == Dtype::bf16, is_fp16};
 }
 
 /// The operands, checked.
@@ -69,29 +61,18 @@ struct Product {
 
 Product::Product(const Matmul& op) : a(as_matrix(op.a, "a")), b(as_matrix(op.b, "b", op.transpose_b)) {
   Matrix out = as_matrix(op.out, "out");
-  m = op.transpose_a ? a.columns : a.rows, k = op.transpose_a ? a.rows : a.columns;
-  n = op.transpose_b ? b.rows : b.columns;
+  check_matmul(op);
+  m = out.rows, n = out.columns, k = op.transpose_a ? a.rows : a.columns;
   a_k_major = op.transpose_a, b_k_major = !op.transpose_b;
-  if ((op.transpose_b ? b.columns : b.rows) != k || out.rows != m || out.columns != n)
-    fail("matmul: a {}{} times b {}{} does not give out {}", op.a.shape().text(), op.transpose_a ? " transposed" : "",
-         op.b.shape().text(), op.transpose_b ? " transposed" : "", op.out.shape().text());
-  if (op.accumulate && (op.bias || op.pre_activation || op.activation != Activation::none || op.dropout))
-    fail("matmul: accumulate takes no bias, activation or dropout");
   output.out = out.data, output.out_stride = out.stride, output.out_bf16 = out.is_bf16;
   output.columns = n;
   output.accumulate = op.accumulate;
   output.activation = static_cast<uint8_t>(op.activation);
   if (op.bias) {
-    if (op.bias.elements() != n || !op.bias.contiguous() ||
-        (op.bias.type() != Dtype::fp32 && op.bias.type() != Dtype::bf16))
-      fail("matmul: bias {} of {} does not fit {} columns", op.bias.shape().text(), dtype_name(op.bias.type()), n);
     output.bias = op.bias.data(), output.bias_bf16 = op.bias.type() == Dtype::bf16;
   }
   if (op.pre_activation) {
     Matrix pre = as_matrix(op.pre_activation, "pre_activation");
-    if (pre.rows != m || pre.columns != n)
-      fail("matmul: pre_activation {} is not shaped as out {}", op.pre_activation.shape().text(),
-           op.out.shape().text());
     output.pre_activation = pre.data, output.pre_stride = pre.stride, output.pre_bf16 = pre.is_bf16;
   }
   if (op.dropout) {

@@ -1,4 +1,4 @@
-// AdamW over many tensors, and the norm of their gradients.
+// AdamW over many tensors, the norm of their gradients, a step up a gradient.
 #include "src/device/cpu/kernels/optimizer.h"
 
 #include <vector>
@@ -23,22 +23,10 @@ std::vector<Piece> pieces(const List& list, Elements elements) {
   return all;
 }
 
-void check(const AdamWParameter& p) {
-  constexpr auto name = "adamw";
-  int64_t n = p.weight.elements();
-  float_index(p.weight, name, "weight"), float_index(p.gradient, name, "gradient"), float_index(p.m, name, "m");
-  check_list(p.weight, p.weight.type(), n, name, "weight");
-  check_list(p.gradient, p.gradient.type(), n, name, "gradient");
-  check_list(p.m, p.m.type(), n, name, "m");
-  check_list(p.v, p.m.type(), n, name, "v");
-  if (p.master) check_list(p.master, Dtype::fp32, n, name, "master");
-}
-
 }  // namespace
 
 void CpuDevice::adamw(const AdamW& a) {
-  if (a.step < 1) fail("adamw: steps count from 1, not {}", a.step);
-  for (const auto& p : a.parameters) check(p);
+  check_adamw(a);
   auto correction = [&](double beta) { return static_cast<float>(1 / (1 - std::pow(beta, a.step))); };
   float m_correction = correction(a.beta1), v_correction = correction(a.beta2);
   auto all = pieces(a.parameters, [](const AdamWParameter& p) { return p.weight.elements(); });
@@ -57,12 +45,7 @@ void CpuDevice::adamw(const AdamW& a) {
 }
 
 void CpuDevice::global_norm(const GlobalNorm& a) {
-  constexpr auto name = "global_norm";
-  check_list(a.norm, Dtype::fp32, 1, name, "norm");
-  for (const auto& t : a.tensors) {
-    float_index(t, name, "a tensor");
-    check_list(t, t.type(), t.elements(), name, "a tensor");
-  }
+  check_global_norm(a);
   auto all = pieces(a.tensors, [](const ConstTensor& t) { return t.elements(); });
   std::vector<double> sums(all.size());
   const auto& kernels = optimizer_kernels();
@@ -74,6 +57,16 @@ void CpuDevice::global_norm(const GlobalNorm& a) {
   double total = 0;
   for (double sum : sums) total += sum;
   *a.norm.as<float>() = static_cast<float>(std::sqrt(total));
+}
+
+void CpuDevice::fgm_step(const FgmStep& a) {
+  check_fgm_step(a);
+  const float norm = *a.norm.as<float>();
+  if (!(norm > 0) || std::isinf(norm)) return;
+  auto kernel = optimizer_kernels().fgm_step[a.x.type() == Dtype::bf16][a.gradient.type() == Dtype::bf16];
+  for_pieces(pool_, a.x.elements(), piece_elements, [&](int64_t first, int64_t count, int) {
+    kernel({a.x.data(), a.gradient.data(), first, count, norm, a.epsilon});
+  });
 }
 
 }  // namespace longhand::cpu

@@ -17,11 +17,9 @@ static void encode(T* row, int64_t distance, const std::vector<double>& frequenc
 }
 
 void CpuDevice::position_encoding(const PositionEncoding& a) {
-  constexpr auto name = "position_encoding";
-  bool is_bf16 = float_index(a.out, name, "out");
+  check_position_encoding(a);
+  bool is_bf16 = a.out.type() == Dtype::bf16;
   int64_t distances = rows_of(a.out), width = width_of(a.out);
-  check_rows(a.out, a.out.type(), distances, width, name, "out");
-  if (width % 2) fail("{}: a width of {} is odd", name, width);
   std::vector<double> frequency(width / 2);
   for (int64_t m = 0; m < width / 2; ++m)
     frequency[m] = std::pow(10000.0, -2.0 * static_cast<double>(m) / static_cast<double>(width));
