@@ -120,13 +120,10 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
       left_fragments<width>(left, s.d_out, p);
       multiply_band<width>(d, left, s.value + low, s.value + high, skew, p);
     }
+    p.renew();
     multiply_rows<width>(x, q, s.r, p);
-    constexpr int sides = width == 128 ? 1 : 2;  // at once: one spares registers
-#pragma unroll
-    for (int side = 0; side < 2; side += sides) {
-      score_gradients<sides>(x + 4 * side, d + 4 * side, mask, b, p, side);
-      pairs.write<sides>(1, d + 4 * side, p, side);
-    }
+    score_gradients<2>(x, d, mask, b, p);
+    pairs.write<2>(1, d, p);
     __syncthreads();
     if (following < end) {
       load_queries(following, stage ^ 1);
