@@ -15,7 +15,7 @@ LINK  := -pthread $(if $(SANITIZE),-fsanitize=$(SANITIZE))
 # The core needs fmt, doctest and nlohmann-json alone, all header-only. The rest brings SentencePiece, ICU, yaml-cpp, CLI11,
 # cpp-httplib.
 CORE_DIRS := base device device/cpu model data train generate
-REST_DIRS := text data/corpus evaluate serve cli
+REST_DIRS := text data/corpus data/instructions evaluate serve cli
 CORE_SRC  := $(wildcard $(CORE_DIRS:%=src/%/*.cpp))
 REST_SRC  := $(filter-out src/cli/main.cpp,$(wildcard $(REST_DIRS:%=src/%/*.cpp)))
 KERNEL_SRC := $(wildcard src/device/cpu/kernels/*.cpp)
@@ -93,6 +93,7 @@ endef
 $(foreach isa,$(ISAS),$(eval $(call kernel_rule,$(isa))))
 
 $(BUILD)/obj/src/model/presets.o: $(wildcard weights/presets/*.json)
+$(BUILD)/obj/src/data/instructions/template.o: $(wildcard weights/templates/*.txt)
 $(BUILD)/obj/src/serve/page.o: src/serve/chat.html
 
 # cpp-httplib is a compiled library: what its header declares depends on the macros that it was built with.

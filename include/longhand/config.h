@@ -1,6 +1,7 @@
 // The model's configuration, as it stands in presets and in the metadata of every file (`longhand.config`, JSON).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -12,6 +13,10 @@
 namespace longhand {
 
 enum class NormPlacement : uint8_t { pre, post };
+
+/// The matrices of a layer that can have a low-rank update, W x + (alpha / rank) B A x (Hu et al. 2021).
+enum class LoraSite : uint8_t { q, k, v, position, output, up, down };
+inline constexpr std::array<const char*, 7> lora_site_names = {"q", "k", "v", "position", "output", "up", "down"};
 
 struct ModelConfig {
   int64_t vocab_size = 0, d_model = 0, n_layer = 0, n_head = 0, d_head = 0, d_ff = 0;
@@ -31,6 +36,13 @@ struct ModelConfig {
   // Adaptive softmax (Grave et al. 2017): tail i holds the words from cutoffs[i] to the next cutoff and reads
   // tail_widths[i] numbers. Empty: one softmax over all words. Such a model scores and generates; it is not trained.
   std::vector<int64_t> cutoffs, tail_widths;
+
+  // Low-rank updates beside the weights: rank 0 = none; the matrices that have one, "q,v" (see LoraSite). Written only
+  // where there are any.
+  int64_t lora_rank = 0;
+  float lora_alpha = 32;
+  std::string lora_sites;
+  bool lora_on(LoraSite site) const;
 
   /// The words [first, end) of tail i.
   std::pair<int64_t, int64_t> tail(size_t i) const {

@@ -28,7 +28,9 @@ struct LoadedModel {
 };
 
 /// Fails with the file's name when it is no weight file (a token file, say). type: fp32 | bf16.
-LoadedModel load_model(Device& device, const std::string& path, Dtype type);
+/// Adapter files are merged into the weights, one after the other; fails when one was made for another model.
+LoadedModel load_model(Device& device, const std::string& path, Dtype type,
+                       const std::vector<std::string>& adapters = {});
 
 /// What is fixed before the first token: it decides every size.
 struct DecoderShape {

@@ -41,8 +41,12 @@ struct TrainOptions {
   double label_smoothing = 0, focal_gamma = 0;
   Dtype type = Dtype::fp32, master = Dtype::fp32, moments = Dtype::fp32;
   bool recompute = false, mask_documents = false;
-  double spike = 2;        // a step whose loss exceeds the running mean by so many nats is skipped; 0 = off
-  int64_t max_skips = 10;  // so many skipped in a row end the run
+  bool examples = false;           // rows of whole examples (longhand/data.h), no memory between them
+  bool pack = true;                // several examples a row
+  std::string train_only, freeze;  // patterns of parameter names: "*.bias,norm.*"
+  int64_t patience = 0;            // validations without a better loss that end the run; 0 = off
+  double spike = 2;                // a step whose loss exceeds the running mean by so many nats is skipped; 0 = off
+  int64_t max_skips = 10;          // so many skipped in a row end the run
   uint64_t seed = 0;
 
   /// Fills what 0 stands for, fails with the first impossible setting. `batches_per_epoch` 0 leaves steps alone.
@@ -50,12 +54,18 @@ struct TrainOptions {
   Schedule make_schedule() const;
   bool has_master() const { return type == Dtype::bf16 && master == Dtype::fp32; }
   int64_t micro_batches() const { return lanes / micro_batch; }
+  /// Whether a parameter is trained: it matches a pattern of train_only (empty: any; with low-rank updates they are
+  /// trained, and of the rest what train_only names), and none of freeze. In a pattern * stands for any characters.
+  bool trains(std::string_view name) const;
   PassShape pass_shape() const;
   PassShape validation_shape() const;
 
   /// {"batch-size": 8, ...}: every flag but the architecture's, which `config` holds.
   std::string json() const;
 };
+
+/// What gives out the batches of a run: examples in rows where the stream has answers, lanes otherwise.
+std::unique_ptr<Loader> make_loader(const TrainOptions& options, const TokenStream& train);
 
 /// The reverse of json(); absent flags keep their defaults.
 TrainOptions parse_train_options(std::string_view json, const ModelConfig& config, std::string_view where);
@@ -71,7 +81,7 @@ struct MemoryPlan {
     int64_t bytes = 0;
   };
   std::vector<Row> rows;
-  int64_t parameters = 0;
+  int64_t parameters = 0, trained = 0;
 
   int64_t total() const;
   int64_t bytes(std::string_view name) const;
@@ -123,13 +133,17 @@ class Trainer {
   int64_t steps_done() const;
   /// Every validation stream with carried memory, at most `validate_tokens` tokens of each.
   std::vector<ValidationRow> validate();
+  /// Counts a validation for early stopping: whether its loss is the best so far. Kept in checkpoints.
+  bool judge(double nats);
+  int64_t validations_without_gain() const;
   std::string_view device_name() const;
   const TrainOptions& options() const;
   const ParameterSet& weights() const;
 
   /// Writes the whole state; the file is a usable weights file as well. See weights/README.md.
   void save_checkpoint(const std::string& path, std::string_view tokenizer_model);
-  /// Weights alone, with configuration and tokenizer.
+  /// Weights alone, with configuration and tokenizer. With low-rank updates: those, and what else was trained, as an
+  /// adapter file (weights/README.md).
   void save_weights(const std::string& path, std::string_view tokenizer_model);
   /// Takes the state of a checkpoint; fails when its configuration, flags or data are others. Returns what the user
   /// should know, or "".
@@ -171,6 +185,9 @@ enum class RunEnd : uint8_t { finished, stopped };
 /// Trains as the options say. RUN/log.jsonl holds one JSON object a line: "type" is meta (first), step, validation,
 /// event or end (last). RUN/checkpoint-STEP.safetensors rotate, RUN/model.safetensors stands at the end.
 RunEnd run_training(Device& device, TrainOptions options, const RunOptions& run, const RunCallbacks& callbacks);
+/// The same with data that stand in memory; `run.tokens` names them in messages.
+RunEnd run_training(Device& device, TrainOptions options, const RunOptions& run, const RunCallbacks& callbacks,
+                    const TokenFile& data);
 
 /// The run directory that --output means: the name itself, or for "x.safetensors", "x".
 std::string run_directory(const std::string& output);

@@ -27,6 +27,9 @@ CLI::App* add_command(CLI::App& app, Common& common, const std::string& name, co
 
 void add_prepare(CLI::App& app, Common& common);
 void add_train(CLI::App& app, Common& common);
+void add_finetune(CLI::App& app, Common& common);
+void add_data(CLI::App& app, Common& common);
+void add_merge(CLI::App& app, Common& common);
 void add_generate(CLI::App& app, Common& common);
 void add_chat(CLI::App& app, Common& common);
 void add_serve(CLI::App& app, Common& common);

@@ -27,6 +27,10 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
   command.add_option("--model,--init", flags.path, "weights; without it those that come with the program")
       ->type_name("FILE")
       ->group("Model");
+  command.add_option("--adapter", flags.adapters, "low-rank updates to add to the weights; may be repeated")
+      ->type_name("FILE")
+      ->allow_extra_args(false)
+      ->group("Model");
   command.add_option("--dtype", flags.dtype, "type in which the weights are held: fp32 or bf16")
       ->type_name("TYPE")
       ->group("Model");
@@ -34,7 +38,7 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
 
 OpenModel open_model(Device& device, const ModelFlags& flags) {
   std::string path = flags.path.empty() ? shipped_weights() : flags.path;
-  OpenModel open{path, load_model(device, path, parse_dtype(flags.dtype)), {}};
+  OpenModel open{path, load_model(device, path, parse_dtype(flags.dtype), flags.adapters), {}};
   if (!open.model.tokenizer.empty()) open.tokenizer.emplace(open.model.tokenizer);
   if (!open.model.words.empty()) open.tokenizer = Tokenizer::of_words(open.model.words);
   return open;

@@ -15,6 +15,7 @@ namespace longhand::cli {
 
 struct ModelFlags {
   std::string path, dtype = "fp32";
+  std::vector<std::string> adapters;
 };
 void add_model_flags(CLI::App& command, ModelFlags& flags);
 

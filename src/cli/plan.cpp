@@ -18,7 +18,7 @@ struct Plan {
         ->default_str("")
         ->type_name("NUMBER")
         ->group("Run");
-    flags.declare(command);
+    flags.declare(command), flags.declare_finetuning(command);
   }
 
   void operator()(const CLI::App& command, const Common& common) const {

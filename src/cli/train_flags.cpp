@@ -52,6 +52,9 @@ struct Declare {
     std::string off = fmt::format("!--no-{}", flag_key(f));
     keep(f, command.add_flag(fmt::format("{},{}", f.names, off), field, f.help), "");
   }
+  void operator()(const TrainFlag& f, std::string& field) const {
+    keep(f, command.add_option(f.names, field, f.help), "LIST");
+  }
   void operator()(const TrainFlag& f, int64_t& field) const {
     keep(f, command.add_option(f.names, field, f.help), "N");
   }
@@ -84,6 +87,14 @@ bool same_shapes(const ModelConfig& a, const ModelConfig& b) {
 void TrainFlags::declare(CLI::App& command) {
   declared_["preset"] =
       command.add_option("--preset", preset_, "tiny, small, base, large or 7b")->type_name("NAME")->group("Model");
+  declare_training(command);
+}
+
+void TrainFlags::declare_finetuning(CLI::App& command) {
+  visit_finetune_flags(parsed_, Declare{command, "Fine-tuning", declared_});
+}
+
+void TrainFlags::declare_training(CLI::App& command) {
   visit_config_flags(parsed_.config, Declare{command, "Model", declared_});
   declared_["dropout"] = command.add_option("--dropout", dropout_, "of every site at once (default 0)")
                              ->default_str("")
@@ -149,6 +160,9 @@ TrainOptions TrainFlags::options(const CLI::App& command, const Common& common, 
   }
   auto visit = [](auto& object, auto&& on) { visit_train_flags(object, on); };
   copy_given(visit, options, parsed_, [&](const TrainFlag& flag, bool) { return given(flag_key(flag)); });
+  auto visit_finetune = [](auto& object, auto&& on) { visit_finetune_flags(object, on); };
+  copy_given(visit_finetune, options, parsed_, [&](const TrainFlag& flag, bool) { return given(flag_key(flag)); });
+  if (options.config.lora_rank > 0 && options.config.lora_sites.empty()) options.config.lora_sites = "q,v";
   return options;
 }
 

@@ -18,7 +18,17 @@ std::string sample_text(Device& device, const Trainer& trainer, std::string_view
   text.rules.stream = {
       .seed = trainer.options().seed, .step = static_cast<uint64_t>(trainer.steps_done()), .use = RandomUse::sampling};
 
-  Decoder decoder(device, trainer.options().config, trainer.weights(), {});
+  ModelConfig config = trainer.options().config;
+  std::optional<ParameterSet> merged;
+  if (config.lora_rank > 0) {
+    config.lora_rank = 0;
+    merged.emplace("merged", config, trainer.weights().type());
+    merged->commit(device);
+    for (size_t i = 0; i < merged->list().size(); ++i)
+      device.copy(merged->tensors()[i], trainer.weights().tensor(merged->list()[i].name));
+    merge_lora(device, trainer.options().config, *merged, trainer.weights());
+  }
+  Decoder decoder(device, config, merged ? *merged : trainer.weights(), {});
   Writer writer(device, decoder);
   WrittenText* const texts[] = {&text};
   for (int64_t i = 0; i < length; ++i) writer.next(texts);

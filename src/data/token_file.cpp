@@ -87,7 +87,9 @@ std::vector<uint32_t> parse_token_ids(std::string_view text, const std::string& 
 
 struct TokenFile::State {
   std::optional<SafetensorsFile> file;
-  std::vector<uint32_t> ids;                       // of a text file
+  std::vector<uint32_t> ids;           // of a text file
+  std::vector<TokenContent> contents;  // of streams that came from no file
+  std::string tokenizer_bytes;
   std::vector<std::unique_ptr<int64_t[]>> copies;  // of tensors that lie unaligned in their file
   TokenStream train;
   std::vector<TokenStream> validation;
@@ -159,6 +161,25 @@ TokenFile::TokenFile(const std::string& path) : state_(std::make_shared<State>()
     state_->read_safetensors(path);
   else
     state_->read_text(path);
+}
+
+TokenFile::TokenFile(std::vector<TokenContent> streams, int64_t vocab_size, std::string tokenizer_model)
+    : state_(std::make_shared<State>()) {
+  State& s = *state_;
+  s.contents = std::move(streams), s.vocab_size = vocab_size;
+  s.tokenizer_bytes = std::move(tokenizer_model), s.tokenizer_model = s.tokenizer_bytes;
+  for (const TokenContent& c : s.contents) {
+    auto size = [](const auto& list) { return Shape{static_cast<int64_t>(list.size())}; };
+    TokenStream stream{.name = c.name, .tokens = ConstTensor(c.tokens.data(), Dtype::u32, size(c.tokens))};
+    if (!c.documents.empty()) stream.documents = ConstTensor(c.documents.data(), Dtype::i64, size(c.documents));
+    if (!c.answers.empty()) stream.answers = ConstTensor(c.answers.data(), Dtype::u8, size(c.answers));
+    stream.bytes = c.bytes;
+    check_ids("data", c.name, c.tokens.data(), stream.size(), vocab_size);
+    if (&c == s.contents.data())
+      s.train = stream;
+    else
+      s.validation.push_back(stream);
+  }
 }
 
 const TokenStream& TokenFile::train() const { return state_->train; }

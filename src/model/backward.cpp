@@ -17,11 +17,12 @@ void Pass::State::backward() {
     feedforward_backward(l);
     attention_backward(l);
   }
-  device->embedding_backward({.d_weight = gradients->embedding,
-                              .d_out = pre() ? d_stream : d_hidden.rows(0, segment),
-                              .tokens = tokens.rows(0, segment),
-                              .scale = embedding_scale(),
-                              .dropout = dropout(rates.embedding, RandomUse::embedding_dropout, 0)});
+  if (gradients->embedding)
+    device->embedding_backward({.d_weight = gradients->embedding,
+                                .d_out = pre() ? d_stream : d_hidden.rows(0, segment),
+                                .tokens = tokens.rows(0, segment),
+                                .scale = embedding_scale(),
+                                .dropout = dropout(rates.embedding, RandomUse::embedding_dropout, 0)});
 }
 
 // stream += J^T d_out, from out = LN(sum), sum = dropout(x) + residual
@@ -55,27 +56,19 @@ void Pass::State::feedforward_backward(int64_t layer) {
   Tensor d_f = rates.feedforward > 0 ? branch.rows(0, segment) : d_sum;
   Tensor d_u = d_up.rows(0, segment), d_x = d_middle.rows(0, segment);
 
-  device->matmul({.out = g.down,
-                  .a = matrix(d_f),
-                  .b = matrix(a.activated.rows(0, segment)),
-                  .transpose_a = true,
-                  .transpose_b = false,
-                  .accumulate = true});
-  device->bias_backward({.d_bias = g.down_bias, .d_out = matrix(d_f)});
+  weight_gradient(g.down, matrix(d_f), matrix(a.activated.rows(0, segment)));
+  bias_gradient(g.down_bias, matrix(d_f));
   device->matmul({.out = matrix(d_u), .a = matrix(d_f), .b = w.down, .transpose_b = false});
+  lora_backward(layer, LoraSite::down, matrix(d_f), matrix(a.activated.rows(0, segment)), matrix(d_u));
   device->activation_backward({.d_x = matrix(d_u),
                                .d_out = matrix(d_u),
                                .x = matrix(a.up.rows(0, segment)),
                                .activation = config.activation,
                                .dropout = dropout(rates.activation, RandomUse::activation_dropout, layer)});
-  device->matmul({.out = g.up,
-                  .a = matrix(d_u),
-                  .b = matrix(a.middle.rows(0, segment)),
-                  .transpose_a = true,
-                  .transpose_b = false,
-                  .accumulate = true});
-  device->bias_backward({.d_bias = g.up_bias, .d_out = matrix(d_u)});
+  weight_gradient(g.up, matrix(d_u), matrix(a.middle.rows(0, segment)));
+  bias_gradient(g.up_bias, matrix(d_u));
   device->matmul({.out = matrix(d_x), .a = matrix(d_u), .b = w.up, .transpose_b = false});
+  lora_backward(layer, LoraSite::up, matrix(d_u), matrix(a.middle.rows(0, segment)), matrix(d_x));
 
   if (!pre()) {  // the residual of the feed-forward part is x itself
     device->add({.out = d_x, .a = d_x, .b = d_sum});
@@ -107,13 +100,9 @@ void Pass::State::attention_backward(int64_t layer) {
   Tensor d_y = rates.residual > 0 ? branch.rows(0, segment) : d_sum;
   Tensor attended = a.attended.rows(0, segment), d_o = d_attended.rows(0, segment);
 
-  device->matmul({.out = g.output,
-                  .a = matrix(d_y),
-                  .b = matrix(attended),
-                  .transpose_a = true,
-                  .transpose_b = false,
-                  .accumulate = true});
+  weight_gradient(g.output, matrix(d_y), matrix(attended));
   device->matmul({.out = matrix(d_o), .a = matrix(d_y), .b = w.output, .transpose_b = false});
+  lora_backward(layer, LoraSite::output, matrix(d_y), matrix(attended), matrix(d_o));
 
   Tensor dq = d_q.rows(0, segment), dkv = d_kv.rows(0, keys()), dr = d_r.rows(0, table), kv = a.kv.rows(0, keys());
   Shape r_per_head{table, config.n_head, config.d_head};
@@ -148,24 +137,9 @@ void Pass::State::attention_backward(int64_t layer) {
   // Keys and values of memory rows count for the weights; no gradient flows into the memory itself.
   Tensor c = (pre() ? a.normed : a.context).rows(0, keys()), dc = d_context.rows(0, keys());
   Tensor c_now = c.rows(memory_length, segment), dc_now = dc.rows(memory_length, segment);
-  device->matmul({.out = g.qkv.rows(0, heads),
-                  .a = matrix(dq),
-                  .b = matrix(c_now),
-                  .transpose_a = true,
-                  .transpose_b = false,
-                  .accumulate = true});
-  device->matmul({.out = g.qkv.rows(heads, 2 * heads),
-                  .a = matrix(dkv),
-                  .b = matrix(c),
-                  .transpose_a = true,
-                  .transpose_b = false,
-                  .accumulate = true});
-  device->matmul({.out = g.position,
-                  .a = dr,
-                  .b = encoding.rows(0, table),
-                  .transpose_a = true,
-                  .transpose_b = false,
-                  .accumulate = true});
+  if (g.qkv) weight_gradient(g.qkv.rows(0, heads), matrix(dq), matrix(c_now));
+  if (g.qkv) weight_gradient(g.qkv.rows(heads, 2 * heads), matrix(dkv), matrix(c));
+  weight_gradient(g.position, dr, encoding.rows(0, table));
   int64_t skip = pre() ? 0 : memory_length;  // pre-norm's gain and bias do get gradient through memory rows
   device->matmul({.out = matrix(dc.rows(skip, keys() - skip)),
                   .a = matrix(dkv.rows(skip, keys() - skip)),
@@ -173,12 +147,17 @@ void Pass::State::attention_backward(int64_t layer) {
                   .transpose_b = false});
   device->matmul(
       {.out = matrix(dc_now), .a = matrix(dq), .b = w.qkv.rows(0, heads), .transpose_b = false, .accumulate = true});
+  lora_backward(layer, LoraSite::q, matrix(dq), matrix(c_now), matrix(dc_now));
+  Tensor dc_kept = matrix(dc.rows(skip, keys() - skip));
+  lora_backward(layer, LoraSite::k, matrix(dkv).slice(1, 0, heads), matrix(c), dc_kept);
+  lora_backward(layer, LoraSite::v, matrix(dkv).slice(1, heads, heads), matrix(c), dc_kept);
+  lora_backward(layer, LoraSite::position, dr, encoding.rows(0, table), {});
   if (!pre()) {
     device->add({.out = d_hidden.rows(0, segment), .a = d_sum, .b = dc_now});
     device->zero(d_sum);
     return;
   }
-  if (memory_length > 0)
+  if (memory_length > 0 && (g.attention_norm.gain || g.attention_norm.bias))
     device->layernorm_backward({.d_gain = g.attention_norm.gain,
                                 .d_bias = g.attention_norm.bias,
                                 .d_out = dc.rows(0, memory_length),

@@ -29,6 +29,7 @@ void visit(Config& c, Visitor&& on) {
   on("norm", c.norm, norm_words), on("final_norm", c.final_norm), on("output_bias", c.output_bias);
   on("activation", c.activation, activation_words), on("norm_eps", c.norm_eps);
   on("cutoffs", c.cutoffs), on("tail_widths", c.tail_widths);
+  on("lora_rank", c.lora_rank), on("lora_alpha", c.lora_alpha), on("lora_sites", c.lora_sites);
 }
 
 struct Reader {
@@ -52,6 +53,11 @@ struct Reader {
     if (!json.contains(key)) return;
     if (!json.at(key).is_number()) wrong(key, "a number");
     value = json.at(key).get<float>();
+  }
+  void operator()(const char* key, std::string& value) const {
+    if (!json.contains(key)) return;
+    if (!json.at(key).is_string()) wrong(key, "a text");
+    value = json.at(key).get<std::string>();
   }
   void operator()(const char* key, std::vector<int64_t>& values) const {
     if (!json.contains(key)) return;
@@ -115,6 +121,8 @@ ModelConfig parse_config(std::string_view text, std::string_view where) {
 std::string ModelConfig::json() const {
   Json json;
   visit(*this, Writer{json});
+  if (lora_rank == 0)
+    for (const char* key : {"lora_rank", "lora_alpha", "lora_sites"}) json.erase(key);
   return json.dump();
 }
 
@@ -133,6 +141,36 @@ static void check_tails(const ModelConfig& c) {
   if (!c.cutoffs.empty() && !c.output_bias) fail_usage("an adaptive softmax (cutoffs) has a bias: set output_bias");
 }
 
+/// Calls on(name) for every entry of a list separated by commas.
+template <class Visitor>
+static void each_site(const std::string& list, Visitor&& on) {
+  for (size_t first = 0; first <= list.size();) {
+    size_t end = std::min(list.find(',', first), list.size());
+    on(list.substr(first, end - first));
+    first = end + 1;
+  }
+}
+
+bool ModelConfig::lora_on(LoraSite site) const {
+  bool found = false;
+  if (lora_rank > 0)
+    each_site(lora_sites,
+              [&](const std::string& name) { found = found || name == lora_site_names[static_cast<size_t>(site)]; });
+  return found;
+}
+
+static void check_lora(const ModelConfig& c) {
+  if (c.lora_rank == 0) return;
+  if (c.lora_rank > std::min(c.d_model, c.n_head * c.d_head))
+    fail_usage("lora_rank {}: it is at most the narrowest matrix, {}", c.lora_rank,
+               std::min(c.d_model, c.n_head * c.d_head));
+  if (!(c.lora_alpha > 0)) fail_usage("lora_alpha {}: it must be positive", c.lora_alpha);
+  each_site(c.lora_sites, [](const std::string& name) {
+    if (std::find(lora_site_names.begin(), lora_site_names.end(), name) == lora_site_names.end())
+      fail_usage("\"{}\" has no low-rank update: a list of q, k, v, position, output, up and down was expected", name);
+  });
+}
+
 void ModelConfig::check() const {
   constexpr int64_t limit = int64_t{1} << 31;
   visit(*this, [&](const char* key, const auto& value, auto&&...) {
@@ -148,7 +186,7 @@ void ModelConfig::check() const {
   if (n_layer > 65535) fail_usage("n_layer is {}: at most 65535 layers can be told apart", n_layer);
   if (same_length && mem_len == 0)
     fail_usage("same_length with mem_len 0 leaves no visible key: set mem_len to the number of keys that a query sees");
-  check_tails(*this);
+  check_tails(*this), check_lora(*this);
   if (!(norm_eps > 0)) fail_usage("norm_eps is {}: it must be positive", norm_eps);
 }
 

@@ -118,6 +118,10 @@ void Pass::State::layer_forward(int64_t layer, bool again) {
   device->matmul({.out = matrix(q), .a = matrix(c.rows(memory_length, segment)), .b = w.qkv.rows(0, heads)});
   device->matmul({.out = matrix(kv), .a = matrix(c), .b = w.qkv.rows(heads, 2 * heads)});
   device->matmul({.out = r, .a = encoding.rows(0, table), .b = w.position});
+  lora_forward(layer, LoraSite::q, matrix(q), matrix(c.rows(memory_length, segment)));
+  lora_forward(layer, LoraSite::k, matrix(kv).slice(1, 0, heads), matrix(c));
+  lora_forward(layer, LoraSite::v, matrix(kv).slice(1, heads, heads), matrix(c));
+  lora_forward(layer, LoraSite::position, r, encoding.rows(0, table));
 
   Tensor attended = a.attended.rows(0, segment);
   device->attention_forward({.out = attended.reshape(per_head),
@@ -139,6 +143,7 @@ void Pass::State::layer_forward(int64_t layer, bool again) {
   // y = W_o O;  pre-norm: x = h + y, feed-forward of LN(x);  post-norm: x = LN(h + y), feed-forward of x
   Tensor y = output.rows(0, segment), middle = a.middle.rows(0, segment), middle_sum = a.middle_sum.rows(0, segment);
   device->matmul({.out = matrix(y), .a = matrix(attended), .b = w.output});
+  lora_forward(layer, LoraSite::output, matrix(y), matrix(attended));
   const NormTensors& norm = pre() ? w.feedforward_norm : w.attention_norm;
   device->layernorm_forward({.out = middle,
                              .sum = middle_sum,
@@ -155,13 +160,14 @@ void Pass::State::layer_forward(int64_t layer, bool again) {
   device->matmul({.out = matrix(activated),
                   .pre_activation = matrix(up),
                   .a = matrix(middle),
-                  .b = w.up,
+                  .b = up_weight(layer),
                   .bias = w.up_bias,
                   .activation = config.activation,
                   .dropout = dropout(rates.activation, RandomUse::activation_dropout, layer)});
   if (again && pre()) return;  // what follows stands already in the next layer's context
   Tensor f = output.rows(0, segment);
   device->matmul({.out = matrix(f), .a = matrix(activated), .b = w.down, .bias = w.down_bias});
+  lora_forward(layer, LoraSite::down, matrix(f), matrix(activated));
   join_forward(layer, f, pre() ? middle_sum : middle);
 }
 
@@ -205,13 +211,8 @@ double Pass::State::output_layer(const LossOptions& options) {
                            .gradient = shape.training});
     if (!shape.training) continue;
     device->matmul({.out = d_h.rows(first, count), .a = z, .b = weights->embedding, .transpose_b = false});
-    device->matmul({.out = gradients->embedding,
-                    .a = z,
-                    .b = h.rows(first, count),
-                    .transpose_a = true,
-                    .transpose_b = false,
-                    .accumulate = true});
-    if (config.output_bias) device->bias_backward({.d_bias = gradients->output_bias, .d_out = z});
+    weight_gradient(gradients->embedding, z, h.rows(first, count));
+    bias_gradient(gradients->output_bias, z);
   }
   std::vector<float> host(rows);
   device->download(host.data(), row_losses);

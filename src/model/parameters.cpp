@@ -9,6 +9,25 @@
 namespace longhand {
 namespace {
 
+/// Calls on(name, shape, matrix, place) for the low-rank updates.
+template <class Visitor>
+void visit_lora(const ModelConfig& c, Visitor&& on) {
+  int64_t width = c.d_model, heads = c.n_head * c.d_head, rank = c.lora_rank;
+  for (int64_t l = 0; l < c.n_layer; ++l)
+    for (size_t site = 0; site < lora_site_names.size(); ++site) {
+      LoraSite which = static_cast<LoraSite>(site);
+      if (!c.lora_on(which)) continue;
+      bool up = which == LoraSite::up, down = which == LoraSite::down, output = which == LoraSite::output;
+      std::string name =
+          fmt::format("layers.{}.{}.{}.", l, up || down ? "feedforward" : "attention", lora_site_names[site]);
+      int64_t in = down ? c.d_ff : output ? heads : width, out = up ? c.d_ff : down || output ? width : heads;
+      on(name + "lora_a", Shape{rank, in}, true,
+         [l, site](ParameterSet& s) -> Tensor& { return s.layers[l].lora[site].a; });
+      on(name + "lora_b", Shape{out, rank}, true,
+         [l, site](ParameterSet& s) -> Tensor& { return s.layers[l].lora[site].b; });
+    }
+}
+
 /// Calls on(name, shape, matrix, place) for every parameter in file order; `place` picks its tensor in a ParameterSet.
 template <class Visitor>
 void visit_parameters(const ModelConfig& c, Visitor&& on) {
@@ -45,6 +64,7 @@ void visit_parameters(const ModelConfig& c, Visitor&& on) {
     on("norm.bias", Shape{width}, false, [](Set& s) -> Tensor& { return s.final_norm.bias; });
   }
   if (c.output_bias) on("output.bias", Shape{c.vocab_size}, false, [](Set& s) -> Tensor& { return s.output_bias; });
+  visit_lora(c, on);
   if (c.cutoffs.empty()) return;
   int64_t tails = static_cast<int64_t>(c.cutoffs.size());
   on("output.cluster.weight", Shape{tails, width}, true, [](Set& s) -> Tensor& { return s.tail_weight; });
@@ -69,6 +89,10 @@ void normal_pair(uint32_t a, uint32_t b, float out[2]) {
   double radius = std::sqrt(-2 * std::log(static_cast<double>(uniform_positive(a))));
   double angle = 2 * std::numbers::pi * uniform(b);
   out[0] = static_cast<float>(radius * std::cos(angle)), out[1] = static_cast<float>(radius * std::sin(angle));
+}
+
+void fill_uniform(std::vector<float>& values, float limit, const RandomStream& stream) {
+  for (size_t e = 0; e < values.size(); ++e) values[e] = limit * (2 * uniform(stream.bits(e)) - 1);
 }
 
 void fill_normal(std::vector<float>& values, float mean, float deviation, RandomStream stream, ThreadPool& pool) {
@@ -102,11 +126,14 @@ std::vector<ParameterInfo> parameter_list(const ModelConfig& config) {
   return list;
 }
 
-ParameterSet::ParameterSet(std::string arena_name, const ModelConfig& config, Dtype type)
+bool is_lora(std::string_view name) { return name.ends_with(".lora_a") || name.ends_with(".lora_b"); }
+
+ParameterSet::ParameterSet(std::string arena_name, const ModelConfig& config, Dtype type, Wanted wanted)
     : layers(config.n_layer),
       tails(config.cutoffs.size()),
       config_(config),
       type_(type),
+      wanted_(std::move(wanted)),
       arena_(std::move(arena_name)),
       list_(parameter_list(config)) {
   lay_out();
@@ -114,8 +141,8 @@ ParameterSet::ParameterSet(std::string arena_name, const ModelConfig& config, Dt
 
 void ParameterSet::lay_out() {
   tensors_.clear();
-  visit_parameters(config_, [&](const std::string&, const Shape& shape, bool, auto place) {
-    tensors_.push_back(arena_.take(type_, shape));
+  visit_parameters(config_, [&](const std::string& name, const Shape& shape, bool, auto place) {
+    tensors_.push_back(!wanted_ || wanted_(name) ? arena_.take(type_, shape) : Tensor());
     place(*this) = tensors_.back();
   });
 }
@@ -137,9 +164,12 @@ void initialize(Device& device, const ParameterSet& weights, uint64_t seed) {
     const ParameterInfo& info = weights.list()[i];
     std::vector<float> values(info.shape.elements(), 0.0f);
     bool norm = info.name.find("norm.") != std::string::npos;
-    bool zero = ends_with(info.name, ".bias");
-    if (!zero) {
-      RandomStream stream{.seed = seed, .step = i, .use = RandomUse::initialization};
+    if (weights.tensors()[i].empty()) continue;
+    bool zero = ends_with(info.name, ".bias") || ends_with(info.name, ".lora_b");
+    RandomStream stream{.seed = seed, .step = i, .use = RandomUse::initialization};
+    if (ends_with(info.name, ".lora_a")) {
+      fill_uniform(values, std::sqrt(1 / static_cast<float>(info.shape[1])), stream);
+    } else if (!zero) {
       fill_normal(values, norm ? 1.0f : 0.0f, 0.02f, stream, pool);
     }
     upload_values(device, weights.tensors()[i], values);
@@ -147,14 +177,16 @@ void initialize(Device& device, const ParameterSet& weights, uint64_t seed) {
 }
 
 void load_parameters(Device& device, const ParameterSet& weights, const SafetensorsFile& file,
-                     const std::string& prefix) {
+                     const std::string& prefix, bool or_plain) {
   for (size_t i = 0; i < weights.list().size(); ++i) {
     const ParameterInfo& info = weights.list()[i];
     const Tensor& to = weights.tensors()[i];
-    ConstTensor from = file.tensor(prefix + info.name);
+    std::string name = or_plain && !file.has(prefix + info.name) ? info.name : prefix + info.name;
+    if (to.empty() || (is_lora(name) && !file.has(name))) continue;
+    ConstTensor from = file.tensor(name);
     if (from.shape() != info.shape)
-      fail("{}: tensor {} is {}, the model's configuration needs {}", file.path(), prefix + info.name,
-           from.shape().text(), info.shape.text());
+      fail("{}: tensor {} is {}, the model's configuration needs {}", file.path(), name, from.shape().text(),
+           info.shape.text());
     if (from.type() == to.type()) {
       device.upload(to, from.data());
       continue;
@@ -165,8 +197,7 @@ void load_parameters(Device& device, const ParameterSet& weights, const Safetens
     else if (from.type() == Dtype::bf16)
       for (size_t e = 0; e < values.size(); ++e) values[e] = from.as<bf16>()[e];
     else
-      fail("{}: tensor {} is {}: weights here are fp32 or bf16", file.path(), prefix + info.name,
-           dtype_name(from.type()));
+      fail("{}: tensor {} is {}: weights here are fp32 or bf16", file.path(), name, dtype_name(from.type()));
     upload_values(device, to, values);
   }
 }
@@ -177,6 +208,7 @@ std::vector<NamedTensor> host_tensors(Device& device, const ParameterSet& set, c
   bool host = device.name() == "cpu";
   for (size_t i = 0; i < set.list().size(); ++i) {
     ConstTensor tensor = set.tensors()[i];
+    if (tensor.empty()) continue;
     if (!host) {
       storage.emplace_back(tensor.bytes());
       device.download(storage.back().data(), tensor);
@@ -185,6 +217,11 @@ std::vector<NamedTensor> host_tensors(Device& device, const ParameterSet& set, c
     named.push_back({prefix + set.list()[i].name, tensor});
   }
   return named;
+}
+
+std::string base_checksum(const SafetensorsFile& file) {
+  auto entry = file.metadata().find("checksum.layers.0.attention.qkv.weight");
+  return entry == file.metadata().end() ? "" : entry->second;
 }
 
 ModelConfig read_config(const SafetensorsFile& file) {

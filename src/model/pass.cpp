@@ -91,6 +91,7 @@ void Pass::State::lay_out_scratch() {
     stream = arena.take(type, {tokens_max, lanes, width});
     branch = arena.take(type, {tokens_max, lanes, width});
   }
+  lay_out_lora();
   int64_t start = arena.mark();
   output = arena.take(type, {tokens_max, lanes, width});
   arena.rewind(start);
@@ -112,6 +113,7 @@ void Pass::State::commit() {
   lay_out();
   device->position_encoding({.out = encoding});
   output_scratch.fill(*device);
+  fill_lora_scale();
 }
 
 Pass::Pass(Device& device, const ModelConfig& config, const ParameterSet& weights, const ParameterSet* gradients,

@@ -40,6 +40,8 @@ struct Pass::State {
 
   void lay_out();
   void lay_out_scratch();
+  void lay_out_lora();
+  void fill_lora_scale();
   void commit();
 
   // Forward, in src/model/forward.cpp.
@@ -57,6 +59,16 @@ struct Pass::State {
   void join_backward(int64_t layer, const ConstTensor& d_out);
   void feedforward_backward(int64_t layer);
   void attention_backward(int64_t layer);
+
+  // Gradients of frozen parameters, which have no place to go, are not formed.
+  void weight_gradient(const Tensor& d_weight, const ConstTensor& d_out, const ConstTensor& x);  // += d_out^T x
+  void bias_gradient(const Tensor& d_bias, const ConstTensor& d_out);                            // += sums over rows
+
+  // Low-rank updates, in src/model/lora.cpp.
+  ConstTensor low_rank(const Tensor& a, const ConstTensor& x);
+  void lora_forward(int64_t layer, LoraSite site, const Tensor& out, const ConstTensor& x);
+  void lora_backward(int64_t layer, LoraSite site, const ConstTensor& d_out, const ConstTensor& x, const Tensor& d_x);
+  ConstTensor up_weight(int64_t layer);
 
   LayerActivations& activations(int64_t layer) { return layers[shape.training ? layer : layer % 2]; }
   Joint joint(int64_t layer);  // after `layer`; -1: after the embedding
@@ -89,6 +101,9 @@ struct Pass::State {
   Tensor hidden, losses;                                                // [T, B, D], [T, B] fp32
   Tensor d_hidden, stream, branch;  // [T, B, D] gradients: of `hidden`, of the residual stream, of what joins it
   // Scratch: each group is used at another time and lies over the others.
+  Tensor lora_scale;                             // [r, r], alpha / r on its diagonal
+  Tensor lora_product, lora_scaled;              // [(T or K) B, r]: A x; (alpha / r) A x
+  Tensor lora_up_a, lora_up;                     // [r, D] and [F, D] fp32: (alpha / r) A; W + (alpha / r) B A
   Tensor output;                                 // [T, B, D]: attention or feed-forward output before it joins
   Tensor logits;                                 // [loss_rows, V]
   Tensor d_middle, d_up;                         // [T, B, D], [T, B, F]

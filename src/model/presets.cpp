@@ -2,12 +2,7 @@
 #include <array>
 
 #include "longhand/config.h"
-
-#define LONGHAND_EMBED(symbol, path)                    \
-  asm(".section .rodata\n.global " #symbol "\n" #symbol \
-      ":\n"                                             \
-      ".incbin \"" path "\"\n.byte 0\n.previous\n");    \
-  extern "C" const char symbol[];
+#include "src/base/embed.h"
 
 LONGHAND_EMBED(longhand_preset_tiny, "weights/presets/tiny.json")
 LONGHAND_EMBED(longhand_preset_small, "weights/presets/small.json")

@@ -13,17 +13,21 @@ constexpr const char* training_key = "longhand.training";
 
 /// Names the data without its path: a resumed run must read the same tokens.
 Json data_identity(const TokenStream& train) {
-  return {{"tokens", train.size()},
-          {"checksum", fmt::format("{:08x}", crc32c(train.tokens.data(), train.tokens.bytes()))}};
+  uint32_t sum = crc32c(train.tokens.data(), train.tokens.bytes());
+  if (train.answers) sum = crc32c(train.answers.data(), train.answers.bytes(), sum);
+  return {{"tokens", train.size()}, {"checksum", fmt::format("{:08x}", sum)}};
 }
 
 Json training_state(const Trainer::State& s) {
-  LoaderState loader = s.loader.state();
+  LoaderState loader = s.loader->state();
   return {{"step", s.step},
           {"updates", s.updates},
           {"loader", {{"step", loader.step}, {"epoch", loader.epoch}}},
           {"memory", {{"length", s.memory.length()}, {"first_position", s.memory.first_position()}}},
           {"guard", {{"mean", s.guard.mean}, {"accepted", s.guard.accepted}, {"skipped", s.guard.skipped}}},
+          {"best", s.best < std::numeric_limits<double>::max() ? Json(s.best) : Json()},
+          {"since_best", s.since_best},
+          {"base", s.base},
           {"threads", s.device.threads()},
           {"data", data_identity(s.data.train())},
           {"flags", Json::parse(s.options.json())}};
@@ -75,9 +79,10 @@ void must_agree(const Json& then, const Json& now, const std::string& where, con
 void check_agreement(const Trainer::State& s, const Json& state, const SafetensorsFile& file) {
   must_agree(Json::parse(read_config(file).json()), Json::parse(s.options.config.json()), file.path(), "");
   Json flags = Json::parse(s.options.json());
-  visit_train_flags(s.options, [&](const TrainFlag& flag, const auto&) {
+  auto forget = [&](const TrainFlag& flag, const auto&) {
     if (flag.later == Later::may_change) flags.erase(std::string(flag_key(flag)));
-  });
+  };
+  visit_train_flags(s.options, forget), visit_finetune_flags(s.options, forget);
   must_agree(state.at("flags"), flags, file.path(), "--");
   if (state.at("data") != data_identity(s.data.train()))
     fail_usage(
@@ -133,6 +138,14 @@ void Trainer::save_weights(const std::string& path, std::string_view tokenizer_m
   State& s = *state_;
   std::vector<std::vector<char>> storage;
   std::vector<NamedTensor> tensors = host_tensors(s.device, s.weights, "", storage);
+  if (s.options.config.lora_rank > 0) {
+    std::erase_if(tensors, [&](const NamedTensor& tensor) { return !s.options.trains(tensor.name); });
+    std::map<std::string, std::string> metadata{{"longhand.kind", "adapter"},
+                                                {"longhand.config", s.options.config.json()}};
+    if (!s.base.empty()) metadata["longhand.base"] = s.base;
+    write_safetensors(path, tensors, metadata);
+    return;
+  }
   add_tokenizer(tensors, tokenizer_model);
   write_safetensors(path, tensors, {{"longhand.kind", "weights"}, {"longhand.config", s.options.config.json()}});
 }
@@ -147,10 +160,13 @@ std::string Trainer::restore(const SafetensorsFile& file) {
     load_parameters(s.device, s.m, file, "optimizer.m."), load_parameters(s.device, s.v, file, "optimizer.v.");
     restore_memory(s, file, state.at("memory").at("length").get<int64_t>(),
                    state.at("memory").at("first_position").get<int64_t>());
-    s.loader.restore(
+    s.loader->restore(
         {.step = state.at("loader").at("step").get<int64_t>(), .epoch = state.at("loader").at("epoch").get<int64_t>()});
     const Json& guard = state.at("guard");
     s.guard = {guard.at("mean").get<double>(), guard.at("accepted").get<int64_t>(), guard.at("skipped").get<int64_t>()};
+    if (state.contains("best") && state["best"].is_number()) s.best = state["best"].get<double>();
+    s.base = state.value("base", "");
+    s.since_best = state.value("since_best", int64_t{0});
     s.step = state.at("step").get<int64_t>(), s.updates = state.at("updates").get<int64_t>();
   } catch (const Json::exception& error) {
     fail("{}: its training state cannot be read: {}", file.path(), error.what());

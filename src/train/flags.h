@@ -56,6 +56,25 @@ void visit_train_flags(Options& o, Visitor&& on) {
   on(F{"--max-skips", "skipped steps in a row that end the run (default 10)", Later::may_change}, o.max_skips);
 }
 
+/// The flags of fine-tuning alone.
+template <class Options, class Visitor>
+void visit_finetune_flags(Options& o, Visitor&& on) {
+  using F = TrainFlag;
+  on(F{"--pack", "several examples a row, each seeing itself alone (default); --no-pack: one"}, o.pack);
+  on(F{"--lora-rank,--lora", "rank of the low-rank updates; 0 (default) trains the weights themselves"},
+     o.config.lora_rank);
+  on(F{"--lora-alpha", "updates count alpha / rank (default 32)"}, o.config.lora_alpha);
+  on(F{"--lora-sites,--lora-target-modules",
+       "matrices with an update: q, k, v, position, output, up, down, separated by commas (default q,v)"},
+     o.config.lora_sites);
+  on(F{"--train-only", "train the parameters that match: *.bias or embedding.*, several separated by commas"},
+     o.train_only);
+  on(F{"--freeze", "leave the parameters that match as they are: layers.0.*,*.norm.*"}, o.freeze);
+  on(F{"--patience", "stop after so many validations without a better loss, and keep the best weights (0 = off)",
+       Later::may_change},
+     o.patience);
+}
+
 /// The flags of the architecture, over a preset's values.
 template <class Config, class Visitor>
 void visit_config_flags(Config& c, Visitor&& on) {

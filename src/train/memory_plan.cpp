@@ -7,7 +7,10 @@
 namespace longhand {
 namespace {
 
-int64_t parameter_bytes(const ModelConfig& config, Dtype type) { return ParameterSet("", config, type).bytes(); }
+/// Bytes of the trained parameters.
+int64_t trained_bytes(const TrainOptions& o, Dtype type) {
+  return ParameterSet("", o.config, type, [&](const std::string& name) { return o.trains(name); }).bytes();
+}
 
 std::string percent(int64_t part, int64_t whole) {
   return fmt::format("{:.1f}%", whole > 0 ? 100.0 * static_cast<double>(part) / static_cast<double>(whole) : 0.0);
@@ -35,11 +38,12 @@ double MemoryPlan::bytes_per_parameter() const {
 MemoryPlan plan_memory(const TrainOptions& o, bool validation) {
   MemoryPlan plan;
   plan.parameters = o.config.parameters();
-  int64_t weights = parameter_bytes(o.config, o.type);
-  plan.rows = {{"weights", weights},
-               {"gradients", weights},
-               {"master", o.has_master() ? parameter_bytes(o.config, o.master) : 0},
-               {"moments", 2 * parameter_bytes(o.config, o.moments)}};
+  for (const ParameterInfo& info : parameter_list(o.config))
+    if (o.trains(info.name)) plan.trained += info.shape.elements();
+  plan.rows = {{"weights", ParameterSet("", o.config, o.type).bytes()},
+               {"gradients", trained_bytes(o, o.type)},
+               {"master", o.has_master() ? trained_bytes(o, o.master) : 0},
+               {"moments", 2 * trained_bytes(o, o.moments)}};
   for (const auto& [name, bytes] : Pass::plan(o.config, o.pass_shape(), o.type)) plan.rows.push_back({name, bytes});
   int64_t aside = LaneMemory(o.config, o.pass_shape(), o.micro_batches(), o.type).bytes();
   for (MemoryPlan::Row& row : plan.rows)

@@ -49,6 +49,7 @@ void check(const TrainOptions& o) {
   in_range("--dropout-embedding", d.embedding, 0, 0.99), in_range("--dropout-attention", d.attention, 0, 0.99);
   in_range("--dropout-residual", d.residual, 0, 0.99), in_range("--dropout-activation", d.activation, 0, 0.99);
   in_range("--dropout-feedforward", d.feedforward, 0, 0.99);
+  if (o.patience < 0) fail_usage("--patience {}: it cannot be negative", o.patience);
   if (o.max_skips < 1) fail_usage("--max-skips {}: at least 1", o.max_skips);
   if (o.type == Dtype::fp32 && o.master != Dtype::fp32)
     fail_usage("--master bf16 needs --dtype bf16: fp32 weights are their own master");
@@ -60,9 +61,13 @@ void TrainOptions::resolve(int64_t batches_per_epoch) {
   if (micro_batch == 0) micro_batch = lanes;
   if (segment == 0) segment = config.segment > 0 ? config.segment : config.mem_len > 0 ? config.mem_len : 256;
   if (learning_rate == 0) learning_rate = std::min(1e-3, 0.5 / static_cast<double>(config.d_model));
-  config.segment = segment;
+  if (!examples) config.segment = segment;  // rows of examples say nothing about the context of a text
   config.check();
   check(*this);
+  std::vector<ParameterInfo> list = parameter_list(config);
+  if (std::none_of(list.begin(), list.end(), [&](const ParameterInfo& p) { return trains(p.name); }))
+    fail_usage("nothing is left to train: no parameter matches --train-only {} without matching --freeze {}",
+               train_only.empty() ? "*" : train_only, freeze);
   if (batches_per_epoch > 0 && (steps == 0 || epochs > 0)) {
     double wanted = std::ceil((epochs > 0 ? epochs : 1) * static_cast<double>(batches_per_epoch) - 1e-9);
     int64_t whole = std::max<int64_t>(1, static_cast<int64_t>(wanted));
@@ -80,14 +85,42 @@ Schedule TrainOptions::make_schedule() const {
   return s;
 }
 
+/// Whether `name` is `pattern`, in which * stands for any characters.
+static bool matches(std::string_view pattern, std::string_view name) {
+  if (pattern.empty()) return name.empty();
+  if (pattern[0] != '*') return !name.empty() && name[0] == pattern[0] && matches(pattern.substr(1), name.substr(1));
+  for (size_t skip = 0; skip <= name.size(); ++skip)
+    if (matches(pattern.substr(1), name.substr(skip))) return true;
+  return false;
+}
+
+static bool matches_any(std::string_view patterns, std::string_view name) {
+  for (size_t first = 0; first < patterns.size();) {
+    size_t end = std::min(patterns.find(',', first), patterns.size());
+    if (matches(patterns.substr(first, end - first), name)) return true;
+    first = end + 1;
+  }
+  return false;
+}
+
+bool TrainOptions::trains(std::string_view name) const {
+  if (matches_any(freeze, name)) return false;
+  if (config.lora_rank > 0 && is_lora(name)) return true;
+  return train_only.empty() ? config.lora_rank == 0 : matches_any(train_only, name);
+}
+
 PassShape TrainOptions::pass_shape() const {
-  return {.lanes = micro_batch, .segment = segment, .memory = config.mem_len, .training = true, .recompute = recompute};
+  return {.lanes = micro_batch,
+          .segment = segment,
+          .memory = examples ? 0 : config.mem_len,
+          .training = true,
+          .recompute = recompute};
 }
 
 PassShape TrainOptions::validation_shape() const {
   return {.lanes = std::min<int64_t>(micro_batch, 4),
           .segment = segment,
-          .memory = config.mem_len,
+          .memory = examples ? 0 : config.mem_len,
           .training = false,
           .recompute = false};
 }
@@ -95,6 +128,7 @@ PassShape TrainOptions::validation_shape() const {
 std::string TrainOptions::json() const {
   Json json;
   visit_train_flags(*this, [&](const TrainFlag& flag, const auto& field) { put(json[flag_key(flag)], field); });
+  visit_finetune_flags(*this, [&](const TrainFlag& flag, const auto& field) { put(json[flag_key(flag)], field); });
   json["seed"] = seed;
   return json.dump();
 }
@@ -106,6 +140,9 @@ TrainOptions parse_train_options(std::string_view text, const ModelConfig& confi
   options.config = config;
   try {
     visit_train_flags(options, [&](const TrainFlag& flag, auto& field) {
+      if (auto entry = json.find(flag_key(flag)); entry != json.end()) take(*entry, field);
+    });
+    visit_finetune_flags(options, [&](const TrainFlag& flag, auto& field) {
       if (auto entry = json.find(flag_key(flag)); entry != json.end()) take(*entry, field);
     });
     if (json.contains("seed")) options.seed = json["seed"].get<uint64_t>();

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <optional>
 
+#include "longhand/files.h"
 #include "src/train/run_files.h"
 #include "src/train/run_log.h"
 #include "src/train/step_printer.h"
@@ -67,7 +68,7 @@ class Run {
         profiled_(run.profile_steps),
         callbacks_(callbacks),
         data_(data),
-        files_(run.output),
+        files_(run.output, options.config.lora_rank > 0),
         validation_(validates(run, data)),
         plan_(plan_memory(options, validation_)),
         ceiling_(callbacks.ceiling && (files_.wanted() || !run.json) ? callbacks.ceiling() : 0),
@@ -80,21 +81,24 @@ class Run {
   RunEnd go() {
     auto begin = std::chrono::steady_clock::now();
     bool stopped = false;
-    while (trainer_->steps_done() < options_.steps && !stopped) {
+    if (options_.examples && trainer_->steps_done() == 0) validate();
+    while (trainer_->steps_done() < options_.steps && !stopped && !out_of_patience()) {
       one_step();
       stopped = callbacks_.stop && callbacks_.stop();
     }
     std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
-    finish(stopped && trainer_->steps_done() < options_.steps, elapsed.count());
-    return stopped && trainer_->steps_done() < options_.steps ? RunEnd::stopped : RunEnd::finished;
+    stopped = stopped && trainer_->steps_done() < options_.steps && !out_of_patience();
+    finish(stopped, elapsed.count());
+    return stopped ? RunEnd::stopped : RunEnd::finished;
   }
 
  private:
   void introduce() {
-    printer_.say(fmt::format("{} parameters, {} steps of {} x {} tokens, memory {}, {} on {} thread{}\n{}",
-                             plan_.parameters, options_.steps, options_.lanes, options_.segment,
-                             options_.config.mem_len, dtype_name(options_.type), threads_, threads_ == 1 ? "" : "s",
-                             plan_.table()));
+    printer_.say(fmt::format("{} parameters{}, {} steps of {} x {} tokens, memory {}, {} on {} thread{}\n{}",
+                             plan_.parameters,
+                             plan_.trained < plan_.parameters ? fmt::format(" ({} trained)", plan_.trained) : "",
+                             options_.steps, options_.lanes, options_.segment, options_.pass_shape().memory,
+                             dtype_name(options_.type), threads_, threads_ == 1 ? "" : "s", plan_.table()));
   }
 
   void start(Device& device) {
@@ -158,6 +162,11 @@ class Run {
     std::vector<ValidationRow> rows = trainer_->validate();
     printer_.validation(trainer_->steps_done(), rows);
     log_.validation(trainer_->steps_done(), rows);
+    if (options_.patience > 0 && trainer_->judge(mean_of(rows).nats)) trainer_->save_weights(files_.best(), tokenizer_);
+  }
+
+  bool out_of_patience() const {
+    return options_.patience > 0 && trainer_->validations_without_gain() >= options_.patience;
   }
 
   void checkpoint() {
@@ -169,14 +178,22 @@ class Run {
 
   void finish(bool stopped, double seconds) {
     int64_t done = trainer_->steps_done();
-    if (!stopped) validate();
+    if (!stopped && done == options_.steps) validate();
+    if (!stopped && done < options_.steps)
+      event("early stop", fmt::format("after {} steps: {} validations without a better loss", done,
+                                      trainer_->validations_without_gain()));
     checkpoint();
     if (stopped) {
       event("stopped", files_.wanted() ? fmt::format("after {} steps; --resume continues", done)
                                        : fmt::format("after {} steps; without --output nothing is kept", done));
     } else if (files_.wanted()) {
-      trainer_->save_weights(files_.model(), tokenizer_);
-      if (!files_.weights().empty()) trainer_->save_weights(files_.weights(), tokenizer_);
+      for (const std::string& path : {files_.model(), files_.weights()}) {
+        if (path.empty()) continue;
+        if (options_.patience > 0)
+          write_file(path, read_file(files_.best()));
+        else
+          trainer_->save_weights(path, tokenizer_);
+      }
     }
     double median = 0;
     if (!rates_.empty()) {
@@ -216,13 +233,19 @@ class Run {
 
 RunEnd run_training(Device& device, TrainOptions options, const RunOptions& run, const RunCallbacks& callbacks) {
   check_run(run);
-  TokenFile data(run.tokens);
+  return run_training(device, std::move(options), run, callbacks, TokenFile(run.tokens));
+}
+
+RunEnd run_training(Device& device, TrainOptions options, const RunOptions& run, const RunCallbacks& callbacks,
+                    const TokenFile& data) {
+  check_run(run);
+  if (options.patience > 0 && (run.output.empty() || !validates(run, data)))
+    fail_usage("--patience needs --output, where the best weights are kept, and validation data");
   if (run.vocabulary_from_data && data.vocab_size() > 0) options.config.vocab_size = data.vocab_size();
   check_vocabulary(options.config, data, run.tokens);
   options.resolve(0);
   check_fits(options, validates(run, data), run.memory_limit > 0 ? run.memory_limit : device.memory_bytes());
-  LaneLoader loader(data.train(), options.lanes, options.segment, options.mask_documents);
-  options.resolve(loader.batches_per_epoch());
+  options.resolve(make_loader(options, data.train())->batches_per_epoch());
   if (!run.output.empty()) prepare_directory(run_directory(run.output), run);
   return Run(device, options, run, callbacks, data).go();
 }

@@ -44,7 +44,7 @@ void check_tokens(const TokenStream& stream, int64_t vocab_size, const std::stri
 
 }  // namespace
 
-RunFiles::RunFiles(const std::string& output) : directory_(run_directory(output)) {
+RunFiles::RunFiles(const std::string& output, bool adapter) : directory_(run_directory(output)), adapter_(adapter) {
   if (directory_ != output) weights_ = output;
 }
 

@@ -9,11 +9,12 @@ namespace longhand {
 
 class RunFiles {
  public:
-  explicit RunFiles(const std::string& output);
+  explicit RunFiles(const std::string& output, bool adapter = false);
   bool wanted() const { return !directory_.empty(); }
   const std::string& directory() const { return directory_; }
   std::string log() const { return directory_ + "/log.jsonl"; }
-  std::string model() const { return directory_ + "/model.safetensors"; }
+  std::string model() const { return directory_ + (adapter_ ? "/adapter.safetensors" : "/model.safetensors"); }
+  std::string best() const { return directory_ + "/best.safetensors"; }  // with --patience
   std::string checkpoint(int64_t step) const { return fmt::format("{}/checkpoint-{}.safetensors", directory_, step); }
   const std::string& weights() const { return weights_; }  // where --output names a weights file
   /// The name without its directory, for the log.
@@ -23,6 +24,7 @@ class RunFiles {
 
  private:
   std::string directory_, weights_;
+  bool adapter_;
 };
 
 /// Creates the directory; a run that is already there must be resumed or overwritten.

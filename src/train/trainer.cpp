@@ -38,20 +38,29 @@ int64_t count_targets(const ConstTensor& targets) {
   return count;
 }
 
+ParameterSet::Wanted trained(const TrainOptions& options) {
+  return [options](const std::string& name) { return options.trains(name); };
+}
+
 }  // namespace
+
+std::unique_ptr<Loader> make_loader(const TrainOptions& o, const TokenStream& train) {
+  if (train.answers) return std::make_unique<ExampleLoader>(train, o.lanes, o.segment, o.pack, o.seed);
+  return std::make_unique<LaneLoader>(train, o.lanes, o.segment, o.mask_documents);
+}
 
 Trainer::State::State(Device& on, const TrainOptions& o, const TokenFile& file)
     : device(on),
       options(o),
       data(file),
       schedule(o.make_schedule()),
-      loader(file.train(), o.lanes, o.segment, o.mask_documents),
+      loader(make_loader(o, file.train())),
       weights("weights", o.config, o.type),
-      gradients("gradients", o.config, o.type),
-      m("moments", o.config, o.moments),
-      v("moments", o.config, o.moments),
+      gradients("gradients", o.config, o.type, trained(o)),
+      m("moments", o.config, o.moments, trained(o)),
+      v("moments", o.config, o.moments, trained(o)),
       memory(o.config, o.pass_shape(), o.micro_batches(), o.type) {
-  if (o.has_master()) master.emplace("master", o.config, o.master);
+  if (o.has_master()) master.emplace("master", o.config, o.master, trained(o));
   weights.commit(device), gradients.commit(device), m.commit(device), v.commit(device);
   if (master) master->commit(device);
   pass.emplace(device, options.config, weights, &gradients, o.pass_shape(), o.type);
@@ -64,12 +73,13 @@ Trainer::State::State(Device& on, const TrainOptions& o, const TokenFile& file)
 void Trainer::State::round_master() {
   if (!master) return;
   for (size_t i = 0; i < weights.tensors().size(); ++i)
-    device.cast({.out = weights.tensors()[i], .x = master->tensors()[i], .stream = {}});
+    if (master->tensors()[i]) device.cast({.out = weights.tensors()[i], .x = master->tensors()[i], .stream = {}});
 }
 
 Trainer::Trainer(Device& device, const TrainOptions& options, const TokenFile& data, int64_t validate_tokens)
     : state_(std::make_shared<State>(device, options, data)) {
-  initialize(device, state_->updated(), options.seed);
+  initialize(device, state_->weights, options.seed);
+  if (state_->master) initialize(device, *state_->master, options.seed);
   state_->round_master();
   if (!data.validation().empty() && validate_tokens > 0)
     state_->validator.emplace(device, options, state_->weights, validate_tokens);
@@ -77,8 +87,10 @@ Trainer::Trainer(Device& device, const TrainOptions& options, const TokenFile& d
 
 void Trainer::load_weights(const SafetensorsFile& file) {
   State& s = *state_;
-  load_parameters(s.device, s.updated(), file, file.has("master.embedding.weight") ? "master." : "");
+  load_parameters(s.device, s.weights, file, "master.", true);
+  if (s.master) load_parameters(s.device, *s.master, file, "master.", true);
   s.round_master();
+  s.base = base_checksum(file);
 }
 
 int64_t Trainer::steps_done() const { return state_->step; }
@@ -91,6 +103,15 @@ std::vector<ValidationRow> Trainer::validate() {
   return state_->validator->run(state_->data.validation());
 }
 
+bool Trainer::judge(double nats) {
+  bool better = nats < state_->best;
+  state_->since_best = better ? 0 : state_->since_best + 1;
+  if (better) state_->best = nats;
+  return better;
+}
+
+int64_t Trainer::validations_without_gain() const { return state_->since_best; }
+
 namespace {
 
 /// Forward and backward over every micro-batch; returns the mean loss. What is not finite ends it early.
@@ -99,7 +120,8 @@ double accumulate(Trainer::State& s, const Batch& whole, int64_t targets) {
   LossOptions loss{.smoothing = static_cast<float>(o.label_smoothing),
                    .gamma = static_cast<float>(o.focal_gamma),
                    .scale = 1.0f / static_cast<float>(targets)};
-  for (const Tensor& gradient : s.gradients.tensors()) s.device.zero(gradient);
+  for (const Tensor& gradient : s.gradients.tensors())
+    if (gradient) s.device.zero(gradient);
   double sum = 0;
   for (int64_t group = 0; group < o.micro_batches(); ++group) {
     Columns part(whole, group * o.micro_batch, o.micro_batch);
@@ -115,7 +137,9 @@ double accumulate(Trainer::State& s, const Batch& whole, int64_t targets) {
 }
 
 float gradient_norm(Trainer::State& s) {
-  std::vector<ConstTensor> gradients(s.gradients.tensors().begin(), s.gradients.tensors().end());
+  std::vector<ConstTensor> gradients;
+  for (const Tensor& gradient : s.gradients.tensors())
+    if (gradient) gradients.push_back(gradient);
   s.device.global_norm({.norm = s.norm, .tensors = gradients});
   float norm;
   s.device.download(&norm, s.norm);
@@ -125,6 +149,7 @@ float gradient_norm(Trainer::State& s) {
 std::vector<AdamWParameter> optimizer_list(const Trainer::State& s) {
   std::vector<AdamWParameter> list;
   for (size_t i = 0; i < s.weights.list().size(); ++i) {
+    if (s.gradients.tensors()[i].empty()) continue;
     AdamWParameter p;
     p.weight = s.weights.tensors()[i], p.m = s.m.tensors()[i], p.v = s.v.tensors()[i];
     if (s.master) p.master = s.master->tensors()[i];
@@ -161,9 +186,9 @@ StepReport Trainer::step() {
   StepReport report;
   report.step = s.step, report.learning_rate = s.schedule.rate(s.step);
 
-  bool fresh = s.loader.next_is_fresh();
+  bool fresh = s.loader->next_is_fresh();
   if (fresh) s.memory.clear();
-  Batch batch = s.loader.next(s.memory.length(), fresh);
+  Batch batch = s.loader->next(s.memory.length(), fresh);
   int64_t targets = std::max<int64_t>(1, count_targets(batch.targets));
   report.tokens = batch.tokens.elements();
   report.flops = static_cast<double>(report.tokens) * training_flops_per_token(s.options.config, s.options.micro_batch,

@@ -1,6 +1,7 @@
 // What a trainer holds: the arenas, the loader, and where the run stands. checkpoint.cpp saves and restores it.
 #pragma once
 
+#include <limits>
 #include <optional>
 
 #include "longhand/train.h"
@@ -17,10 +18,10 @@ struct Trainer::State {
   TrainOptions options;
   TokenFile data;
   Schedule schedule;
-  LaneLoader loader;
+  std::unique_ptr<Loader> loader;
 
   ParameterSet weights, gradients, m, v;
-  std::optional<ParameterSet> master;  // fp32, where the weights are bf16 and --master is fp32
+  std::optional<ParameterSet> master;  // of what is trained, fp32, where the weights are bf16 and --master is fp32
   std::optional<Pass> pass;
   LaneMemory memory;
   std::optional<Validator> validator;
@@ -30,8 +31,11 @@ struct Trainer::State {
   int64_t step = 0;     // steps done, skipped ones included
   int64_t updates = 0;  // AdamW updates made
   Guard guard;
+  std::string base;                                       // base_checksum of the weights that the run started from
+  double best = std::numeric_limits<double>::infinity();  // validation loss
+  int64_t since_best = 0;                                 // validations
 
-  /// The weights that the optimizer updates.
+  /// The set whose trained tensors the optimizer updates.
   const ParameterSet& updated() const { return master ? *master : weights; }
   /// bf16 weights from their fp32 master.
   void round_master();

@@ -50,8 +50,30 @@ Validator::Validator(Device& device, const TrainOptions& options, const Paramete
 std::vector<ValidationRow> Validator::run(const std::vector<TokenStream>& streams) {
   std::vector<ValidationRow> rows;
   for (const TokenStream& stream : streams)
-    if (stream.size() > 1) rows.push_back(run(stream));
+    if (stream.size() > 1) rows.push_back(stream.answers ? run_examples(stream) : run(stream));
   return rows;
+}
+
+// Of more rows than the cap allows, some at equal distances.
+ValidationRow Validator::run_examples(const TokenStream& stream) {
+  ExampleRows rows(stream, shape_.segment, options_.pack, options_.seed);
+  ExampleRows::Columns columns = rows.columns(shape_.lanes);
+  int64_t count = std::clamp<int64_t>(cap_ / shape_.segment, 1, rows.size());
+  ValidationRow row{.name = stream.name};
+  double nats = 0;
+  for (int64_t first = 0; first < count; first += shape_.lanes) {
+    for (int64_t lane = 0; lane < shape_.lanes; ++lane) {
+      int64_t index = first + lane;
+      row.tokens += rows.fill(index < count ? index * rows.size() / count : -1, columns, lane);
+    }
+    nats += pass_.forward(columns.batch(shape_.segment), {}, {}, 0, 0);
+  }
+  row.nats = nats / static_cast<double>(std::max<int64_t>(1, row.tokens));
+  int64_t answers = 0;
+  for (int64_t i = 0; i < stream.size(); ++i) answers += stream.answers.as<const uint8_t>()[i];
+  if (stream.bytes > 0)
+    row.bits_per_byte = row.nats / std::numbers::ln2 * static_cast<double>(answers) / static_cast<double>(stream.bytes);
+  return row;
 }
 
 ValidationRow Validator::run(const TokenStream& stream) {

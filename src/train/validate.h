@@ -1,4 +1,4 @@
-// Validation: every stream in a few lanes with carried memory, as in training but without dropout.
+// Validation: every stream in a few lanes with carried memory, as in training but without dropout; examples in rows.
 #pragma once
 
 #include <vector>
@@ -15,6 +15,7 @@ class Validator {
 
  private:
   ValidationRow run(const TokenStream& stream);
+  ValidationRow run_examples(const TokenStream& stream);
 
   TrainOptions options_;
   PassShape shape_;

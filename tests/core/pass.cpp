@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "longhand/error.h"
@@ -17,6 +18,8 @@ ModelConfig small_config(NormPlacement norm) {
   return c;
 }
 
+constexpr const char* every_site = "q,k,v,position,output,up,down";
+
 /// A model, its gradients, and three segments of two lanes.
 struct Bench {
   ModelConfig config;
@@ -30,6 +33,10 @@ struct Bench {
       : config(c), weights("weights", c, type), gradients("gradients", c, type) {
     weights.commit(*device), gradients.commit(*device);
     initialize(*device, weights, 5);
+    for (const LayerTensors& layer : weights.layers)
+      for (const LoraTensors& low : layer.lora)
+        for (int64_t i = 0; i < low.b.elements(); ++i)
+          low.b.as<float>()[i] = 0.05f * std::sin(static_cast<float>(3 * i + 1));
     for (int64_t i = 0; i < lanes * (3 * segment + 1); ++i) {
       ids.push_back(static_cast<int32_t>(philox(3, static_cast<uint32_t>(i), 0, 0, 0).word[0] % 37));
       parts.push_back(static_cast<uint8_t>(i / 17 % 3));
@@ -103,10 +110,11 @@ TEST_CASE("the loss does not depend on how many rows of logits are held") {
   CHECK(bench.run(shape) == doctest::Approx(whole).epsilon(1e-6));
 }
 
-TEST_CASE("gradients are those of finite differences") {
+TEST_CASE("gradients are those of finite differences, low-rank updates of every matrix included") {
   for (NormPlacement norm : {NormPlacement::pre, NormPlacement::post}) {
     ModelConfig config = small_config(norm);
     config.segments = true, config.output_bias = true;
+    config.lora_rank = 3, config.lora_alpha = 6, config.lora_sites = every_site;
     Bench bench(config);
     // Memory carries no gradient: one segment after a warm-up segment whose memory is frozen by restoring it.
     auto loss_of_second = [&](bool training) {
@@ -142,6 +150,43 @@ TEST_CASE("gradients are those of finite differences") {
       CAPTURE(bench.weights.list()[p].name);
       CHECK(slope == doctest::Approx(length).epsilon(0.01));
     }
+  }
+}
+
+TEST_CASE("merged low-rank updates give what they gave beside the weights") {
+  for (NormPlacement norm : {NormPlacement::pre, NormPlacement::post}) {
+    ModelConfig config = small_config(norm);
+    double plain = Bench(config).run(Bench(config).shape(false));
+    config.lora_rank = 3, config.lora_alpha = 96, config.lora_sites = every_site;
+    Bench bench(config);
+    double beside = bench.run(bench.shape(false));
+    CHECK(std::abs(beside - plain) > 0.1);
+    merge_lora(*bench.device, config, bench.weights, bench.weights);
+    for (const LayerTensors& layer : bench.weights.layers)
+      for (const LoraTensors& low : layer.lora) bench.device->zero(low.b);
+    CHECK(bench.run(bench.shape(false)) == doctest::Approx(beside).epsilon(1e-5));
+  }
+}
+
+TEST_CASE("frozen parameters take no memory for gradients, and the others' gradients are the same bits") {
+  ModelConfig config = small_config(NormPlacement::pre);
+  config.lora_rank = 2, config.lora_sites = "q,up";
+  Bench whole(config), part(config);
+  auto wanted = [](const std::string& name) { return is_lora(name) || name.ends_with("norm.bias"); };
+  part.gradients = ParameterSet("gradients", config, Dtype::fp32, wanted);
+  part.gradients.commit(*part.device);
+  CHECK(part.gradients.bytes() < whole.gradients.bytes() / 4);
+  auto run = [](Bench& bench) {
+    Pass pass(*bench.device, bench.config, bench.weights, &bench.gradients, bench.shape(), Dtype::fp32);
+    for (const Tensor& g : bench.gradients.tensors())
+      if (g) bench.device->zero(g);
+    for (int64_t s = 0; s < 2; ++s) pass.forward(bench.batch(s), {}, all_dropouts, 1, s), pass.backward();
+  };
+  run(whole), run(part);
+  for (size_t i = 0; i < part.gradients.list().size(); ++i) {
+    const Tensor &a = part.gradients.tensors()[i], &b = whole.gradients.tensors()[i];
+    CHECK(a.empty() == !wanted(part.gradients.list()[i].name));
+    if (a) CHECK(std::memcmp(a.data(), b.data(), a.bytes()) == 0);
   }
 }
 

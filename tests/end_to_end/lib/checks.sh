@@ -15,6 +15,8 @@ check() {
   if "$@"; then echo "ok $name"; else echo "not ok $name: $*"; fi
 }
 
+quietly() { "$@" >/dev/null; }
+
 # refused NAME CODE TEXT COMMAND...: the exit code and one line on standard error that holds the text.
 refused() {
   local name=$1 code=$2 text=$3 got

@@ -1,0 +1,103 @@
+// Instruction data: from examples as people write them to examples as tokens, in which only the answer is learnt.
+//
+//   read (JSON lines | JSON array) -> split -> prompt by template, answer -> tokens with their answers marked
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "longhand/data.h"
+#include "longhand/text.h"
+
+namespace longhand {
+
+/// One example: {"instruction", "input", "output"}, {"context", "question", "answer"}, or a chat,
+/// {"messages": [{"role": "system" | "user" | "assistant", "content"}, ...]}.
+struct InstructionExample {
+  struct Message {
+    std::string role, text;
+  };
+  std::map<std::string, std::string> fields;  // what a template may name: every text of the object but the answer
+  std::string answer;                         // "output" or "answer"
+  std::vector<Message> messages;              // of a chat, which has neither
+  std::string task, source;                   // optional keys: names its validation row; keeps it on one side
+  bool negative = false;  // "negative": true, "label": 0, or an answer that is "no", "0" or "unanswerable"
+  int64_t line = 0;       // in a file of JSON lines; the entry, from 1, of an array
+};
+
+struct InstructionFile {
+  std::string path;
+  std::vector<InstructionExample> examples;
+  std::vector<std::string> bad;  // one message each, with `skip_bad`
+};
+
+/// Fails with file and line at what is no example; with `skip_bad` it is left out and counted.
+InstructionFile read_instructions(const std::string& path, bool skip_bad);
+
+/// Text in which {field} stands for a field of the example and {?field}...{/field} for a part that is left out where
+/// the field is absent or empty.
+class PromptTemplate {
+ public:
+  /// "alpaca", "context" (weights/templates/), or the name of a file. `path` empty: none of its own, see prompt().
+  explicit PromptTemplate(const std::string& path);
+  /// The text before the answer. Without a template of its own: "context" for an example with a question, else
+  /// "alpaca". Fails with the name of a field that the example does not have.
+  std::string prompt(const InstructionExample& example) const;
+  const std::string& text() const { return text_; }
+
+ private:
+  std::string name_, text_;
+};
+
+struct EncodeOptions {
+  std::string template_path;  // see PromptTemplate
+  int64_t segment = 0;        // inputs of an example at most
+  double validation = 0.05;   // share of the examples, by their source or prompt: equal ones stay on one side
+  uint64_t seed = 0;
+  bool skip_bad = false;  // leave out what does not fit, and count it
+};
+
+struct EncodedInstructions {
+  std::vector<TokenContent> streams;  // "train", then one of validation for each task ("answers" where none is named)
+  int64_t train = 0, validation = 0;  // examples
+  int64_t cut = 0;                    // whose input was shortened to fit; the answer never is
+  std::vector<std::string> bad;
+};
+
+/// An example is </s>, the prompt, the answer, </s>; answer and last </s> are learnt. `validation_file` may be null.
+EncodedInstructions encode_instructions(const Tokenizer& tokenizer, const InstructionFile& file,
+                                        const InstructionFile* validation_file, const EncodeOptions& options);
+
+/// What `data check` says of a file. Lengths are words of prompt and answer together, cut at blanks; a Chinese or
+/// Japanese character counts as one.
+struct InstructionCheck {
+  int64_t examples = 0, negative = 0;
+  double mean_length = 0, variance = 0;
+  int64_t duplicates = 0;                  // examples equal to an earlier one
+  int64_t near_duplicates = 0;             // equal but for case, digits, blanks and punctuation
+  int64_t conflicts = 0;                   // the same prompt with another answer
+  int64_t cut_off = 0;                     // answers that end in the middle: in a comma, a dash, an open bracket
+  int64_t leaked = 0;                      // of the validation file, whose prompt stands in this file too
+  std::map<std::string, int64_t> scripts;  // examples by the script of most of their letters
+  std::vector<std::string> bad;            // lines that are no examples, empty answers among them
+  std::vector<std::string> warnings;
+};
+InstructionCheck check_instructions(const InstructionFile& file, const InstructionFile* validation);
+
+struct BuildOptions {
+  std::string directory;               // where scripts/fetch_corpus.sh unpacked the help pages
+  std::vector<std::string> languages;  // every ordered pair of them is a direction
+  int64_t examples = 6000;
+  int64_t largest = 200;  // bytes of a paragraph at most
+  uint64_t seed = 0;
+};
+
+/// Translation examples from paragraphs that the languages share, as JSON lines: "instruction", "input", "output",
+/// "task" ("en-de") and "source" (the page, so that a page stays on one side of a split).
+std::string build_translations(const BuildOptions& options);
+
+}  // namespace longhand

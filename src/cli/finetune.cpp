@@ -1,0 +1,102 @@
+// longhand finetune: from weights and instruction data to weights, or to low-rank updates beside them.
+#include <algorithm>
+#include <cctype>
+
+#include "longhand/instructions.h"
+#include "src/cli/train_flags.h"
+#include "src/cli/training_run.h"
+
+namespace longhand::cli {
+namespace {
+
+constexpr int64_t tokens_at_a_time = 8192;  // of a micro-batch, unless --micro-batch says otherwise
+
+struct Finetune {
+  TrainFlags flags;
+  TrainingRun training;
+  EncodeOptions encode;
+  std::string data, validation_data, optimizer = "adamw";
+
+  void declare(CLI::App& command) {
+    auto add = [&](const char* name, auto& field, const char* help, const char* type) {
+      command.add_option(name, field, help)->default_str("")->type_name(type)->group("Data");
+    };
+    add("--model,--init", training.run.init, "weights to start from", "FILE");
+    add("--data", data, "examples: JSON lines or a JSON array", "FILE");
+    add("--validation-data", validation_data, "examples for validation alone, in place of a split", "FILE");
+    add("--validation-ratio", encode.validation, "share of the examples for validation (default 0.05)", "NUMBER");
+    add("--template", encode.template_path, "prompt template: alpaca, context or a file (default: by the keys)",
+        "NAME");
+    command.add_flag("--skip-bad", encode.skip_bad, "leave out examples that cannot be used, and count them")
+        ->group("Data");
+    command.add_option("--optimizer,--type", optimizer, "adamw")->type_name("NAME")->group("Training");
+    training.declare(command);
+    flags.declare_finetuning(command), flags.declare_training(command);
+  }
+
+  void operator()(const CLI::App& command, const Common& common) {
+    check_flags();
+    std::string checkpoint = training.checkpoint(), source = checkpoint.empty() ? training.run.init : checkpoint;
+    if (source.empty()) fail_usage("--model is missing: give the weights to start from");
+    TrainOptions options = flags.options(command, common, checkpoint.empty() ? training.run.init : "", checkpoint);
+    options.examples = true;
+    TrainOptions sizes = options;
+    sizes.resolve(0);
+    if (options.micro_batch == 0) options.micro_batch = whole_part(options.lanes, tokens_at_a_time / sizes.segment);
+    encode.segment = sizes.segment, encode.seed = options.seed;
+
+    Tokenizer tokenizer = tokenizer_of(source);
+    TokenFile tokens = read(tokenizer, options.config.vocab_size, common.json ? stderr : stdout);
+    training.run.tokens = data;
+    training.go(options, common, &tokens);
+  }
+
+ private:
+  void check_flags() {
+    if (data.empty()) fail_usage("--data is missing: give a file of examples");
+    std::string name = optimizer;
+    std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+    if (name != "adamw") fail_usage("--optimizer {}: it takes adamw", optimizer);
+    if (!(encode.validation >= 0 && encode.validation <= 0.5))
+      fail_usage("--validation-ratio {}: it is a share between 0 and 0.5", encode.validation);
+  }
+
+  /// The largest divisor of `whole` that is at most `limit`, and at least 1.
+  static int64_t whole_part(int64_t whole, int64_t limit) {
+    int64_t part = std::clamp<int64_t>(limit, 1, std::max<int64_t>(1, whole));
+    while (whole % part) --part;
+    return part;
+  }
+
+  static Tokenizer tokenizer_of(const std::string& path) {
+    SafetensorsFile file(path);
+    if (!file.has("tokenizer.model")) fail("{} has no tokenizer, and instruction data are texts", path);
+    ConstTensor model = file.tensor("tokenizer.model");
+    return Tokenizer({static_cast<const char*>(model.data()), static_cast<size_t>(model.bytes())});
+  }
+
+  TokenFile read(const Tokenizer& tokenizer, int64_t vocab_size, FILE* out) const {
+    InstructionFile examples = read_instructions(data, encode.skip_bad), aside;
+    if (!validation_data.empty()) aside = read_instructions(validation_data, encode.skip_bad);
+    EncodedInstructions encoded =
+        encode_instructions(tokenizer, examples, validation_data.empty() ? nullptr : &aside, encode);
+    int64_t skipped = static_cast<int64_t>(examples.bad.size() + aside.bad.size() + encoded.bad.size());
+    fmt::print(out, "{} examples to train on, {} for validation, {} with a shortened input, {} left out\n",
+               encoded.train, encoded.validation, encoded.cut, skipped);
+    for (const auto* list : {&examples.bad, &aside.bad, &encoded.bad})
+      for (size_t i = 0; i < std::min<size_t>(list->size(), 3); ++i) fmt::print(out, "  left out: {}\n", (*list)[i]);
+    return TokenFile(std::move(encoded.streams), vocab_size, std::string(tokenizer.model()));
+  }
+};
+
+}  // namespace
+
+void add_finetune(CLI::App& app, Common& common) {
+  CLI::App* command = add_command(app, common, "finetune", "train a model further on instructions and answers");
+  auto finetune = std::make_shared<Finetune>();
+  finetune->declare(*command);
+  command->callback(
+      [command, finetune, &common] { common.run = [command, finetune, &common] { (*finetune)(*command, common); }; });
+}
+
+}  // namespace longhand::cli

@@ -1,0 +1,144 @@
+// Examples as tokens.
+#include <algorithm>
+
+#include "longhand/instructions.h"
+#include "longhand/random.h"
+#include "longhand/safetensors.h"
+#include "src/text/chat_form.h"
+
+namespace longhand {
+namespace {
+
+struct Encoded {
+  std::vector<int32_t> tokens;
+  std::vector<uint8_t> answers;
+  int64_t bytes = 0;  // of the answers
+
+  void add(const std::vector<int32_t>& more, bool learnt) {
+    tokens.insert(tokens.end(), more.begin(), more.end());
+    answers.insert(answers.end(), more.size(), learnt);
+  }
+};
+
+class Encoder {
+ public:
+  Encoder(const Tokenizer& tokenizer, const EncodeOptions& options)
+      : tokenizer_(tokenizer), form_(options.template_path), chat_(tokenizer), segment_(options.segment) {}
+
+  Encoded encode(const InstructionExample& example) {
+    Encoded out = example.messages.empty() ? by_template(example) : conversation(example);
+    if (static_cast<int64_t>(out.tokens.size()) > segment_ + 1)
+      fail("it has {} tokens without its input, --max-seq-length {} takes {}", out.tokens.size(), segment_,
+           segment_ + 1);
+    return out;
+  }
+  int64_t cut() const { return cut_; }
+
+ private:
+  Encoded joined(const InstructionExample& example) const {
+    Encoded out;
+    out.add({tokenizer_.end_of_document()}, false);
+    out.add(tokenizer_.encode(form_.prompt(example)), false);
+    out.add(tokenizer_.encode(example.answer), true);
+    out.add({tokenizer_.end_of_document()}, true);
+    out.bytes = static_cast<int64_t>(example.answer.size());
+    return out;
+  }
+
+  // What is too long loses the end of its input (or context), token by token of that field; the answer stays whole.
+  Encoded by_template(const InstructionExample& example) {
+    Encoded out = joined(example);
+    int64_t over = static_cast<int64_t>(out.tokens.size()) - segment_ - 1;
+    if (over <= 0) return out;
+    std::string name = example.fields.contains("input") ? "input" : "context";
+    auto field = example.fields.find(name);
+    if (field == example.fields.end()) return out;
+    InstructionExample shorter = example;
+    for (std::vector<int32_t> kept = tokenizer_.encode(field->second); over > 0 && !kept.empty();) {
+      kept.resize(std::max<int64_t>(0, static_cast<int64_t>(kept.size()) - over));
+      std::string text = tokenizer_.decode(kept);
+      if (int64_t broken = find_invalid_utf8(text); broken >= 0) text.resize(broken);
+      shorter.fields[name] = text;
+      if (text.empty() && form_.text().find('{' + name + '}') != std::string::npos) shorter.fields[name].assign(1, ' ');
+      out = joined(shorter);
+      over = static_cast<int64_t>(out.tokens.size()) - segment_ - 1;
+    }
+    cut_ += over <= 0;
+    return out;
+  }
+
+  Encoded conversation(const InstructionExample& example) const {
+    Encoded out;
+    bool system = example.messages[0].role == "system";
+    out.add(chat_.start(system ? example.messages[0].text : ""), false);
+    for (const auto& message : example.messages) {
+      if (message.role == "user") out.add(chat_.turn(message.text), false);
+      if (message.role != "assistant") continue;
+      out.add(chat_.reply(message.text), true);
+      out.bytes += static_cast<int64_t>(message.text.size());
+    }
+    if (chat_.end() < 0) out.add({tokenizer_.end_of_document()}, true);
+    return out;
+  }
+
+  const Tokenizer& tokenizer_;
+  PromptTemplate form_;
+  ChatForm chat_;
+  int64_t segment_, cut_ = 0;
+};
+
+/// What keeps examples on one side of the split: their source, or their whole prompt.
+bool validates(const InstructionExample& example, const EncodeOptions& options) {
+  std::string key = example.source;
+  if (key.empty())
+    for (const auto& [name, text] : example.fields) key += text + '\0';
+  if (key.empty())
+    for (const auto& message : example.messages)
+      if (message.role != "assistant") key += message.text + '\0';
+  uint32_t hash = crc32c(key.data(), static_cast<int64_t>(key.size()), static_cast<uint32_t>(options.seed));
+  return philox(options.seed, hash, 0, 0, 0).word[0] < options.validation * 4294967296.0;
+}
+
+void append(TokenContent& stream, const Encoded& example) {
+  stream.documents.push_back(static_cast<int64_t>(stream.tokens.size()));
+  stream.tokens.insert(stream.tokens.end(), example.tokens.begin(), example.tokens.end());
+  stream.answers.insert(stream.answers.end(), example.answers.begin(), example.answers.end());
+  stream.bytes += example.bytes;
+}
+
+}  // namespace
+
+EncodedInstructions encode_instructions(const Tokenizer& tokenizer, const InstructionFile& file,
+                                        const InstructionFile* validation_file, const EncodeOptions& options) {
+  EncodedInstructions result;
+  Encoder encoder(tokenizer, options);
+  TokenContent train{.name = "train"};
+  std::map<std::string, TokenContent> validation;
+  auto add = [&](const InstructionFile& from, bool to_validation) {
+    for (const InstructionExample& example : from.examples) {
+      try {
+        Encoded encoded = encoder.encode(example);
+        std::string name = example.task.empty() ? "answers" : example.task;
+        bool aside = to_validation || (!validation_file && validates(example, options));
+        append(aside ? validation[name] : train, encoded);
+        ++(aside ? result.validation : result.train);
+      } catch (const Error& error) {
+        std::string message = fmt::format("{}:{}: {}", from.path, example.line, error.what());
+        if (!options.skip_bad) fail("{}; --skip-bad leaves such examples out", message);
+        result.bad.push_back(message);
+      }
+    }
+  };
+  add(file, false);
+  if (validation_file) add(*validation_file, true);
+  if (result.train == 0) fail("{}: no example is left to train on", file.path);
+  result.streams.push_back(std::move(train));
+  for (auto& [name, stream] : validation) {
+    stream.name = name;
+    result.streams.push_back(std::move(stream));
+  }
+  result.cut = encoder.cut();
+  return result;
+}
+
+}  // namespace longhand

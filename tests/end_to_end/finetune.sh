@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# Fine-tuning from examples to an answer: the guide's configuration as it stands, low-rank updates beside and merged into
+# the weights, early stopping, a killed run, and every kind of bad input.
+source "$(dirname "${BASH_SOURCE[0]}")/lib/checks.sh"
+model=$sources/weights/tiny.safetensors
+
+for i in $(seq 1 120); do
+  echo "{\"instruction\": \"Repeat.\", \"input\": \"number $((i * 37 % 90 + 10))\", \"output\": \"number $((i * 37 % 90 + 10))\"}"
+done >data.jsonl
+cat >guide.yaml <<'YAML'
+training:
+  batch_size: 32
+  learning_rate: 2e-5
+  max_seq_length: 2048
+  num_train_epochs: 5
+  warmup_ratio: 0.1
+optimizer:
+  type: AdamW
+  weight_decay: 0.01
+YAML
+short=(--max-seq-length 256 --batch-size 4 --lr 1e-3 --seed 4)
+
+"$longhand" finetune --model "$model" --data data.jsonl --config guide.yaml --steps 1 --output guide >guide.txt
+check "the guide's configuration runs as it stands" test $? -eq 0
+check "it says how many examples there are" grep -q "examples to train on" guide.txt
+check "validation comes before and after" test "$(grep -c '"type":"validation"' guide/log.jsonl)" -eq 2
+check "the run has a report" quietly "$longhand" report guide
+
+"$longhand" finetune --model "$model" --data data.jsonl "${short[@]}" --steps 6 --lora 8 --lora-sites q,k,v,output,up,down \
+  --output low >low.txt || cat low.txt
+check "an adapter file is small" test "$(stat -c %s low/adapter.safetensors)" -lt 1000000
+"$longhand" merge --model "$model" --adapter low/adapter.safetensors --dtype fp32 --output merged.safetensors >/dev/null
+score() { "$longhand" score --text "Repeat the number 25." --summary "$@" | sed 's/,"tokens_per_s.*//'; }
+check "a merged model scores as the adapter beside its weights, to 1e-5" \
+  awk -F'[:,]' '{ nats[NR] = $4 } END { d = nats[1] / nats[2] - 1; exit !(NR == 2 && d < 1e-5 && d > -1e-5) }' \
+  <(score --model merged.safetensors) <(score --model "$model" --adapter low/adapter.safetensors)
+check "an adapter changes the model" \
+  test "$(score --model "$model")" != "$(score --model "$model" --adapter low/adapter.safetensors)"
+check "chat and generate take an adapter" quietly "$longhand" generate --model "$model" \
+  --adapter low/adapter.safetensors --prompt "Repeat" --tokens 4
+
+lora=("$longhand" finetune --model "$model" --data data.jsonl "${short[@]}" --steps 12 --lora 4 --dropout 0.1
+  --checkpoint-every 2)
+"${lora[@]}" --output through >/dev/null
+"${lora[@]}" --output killed >/dev/null &
+pid=$!
+until [ -e killed/checkpoint-4.safetensors ] || ! kill -0 $pid 2>/dev/null; do sleep 0.05; done
+kill -9 $pid 2>/dev/null
+wait $pid 2>/dev/null
+"${lora[@]}" --output killed --resume >/dev/null
+check "a killed run that goes on ends in the same bits" cmp through/adapter.safetensors killed/adapter.safetensors
+
+"$longhand" finetune --model "$model" --data data.jsonl --max-seq-length 256 --batch-size 4 --seed 4 --steps 40 --lr 0.3 --warmup-ratio 0 --spike 0 \
+  --validate-every 1 --patience 2 --output early >early.txt || cat early.txt
+check "a run that gets worse stops early" grep -q "early stop" early.txt
+check "and keeps its best weights" cmp early/best.safetensors early/model.safetensors
+
+"$longhand" finetune --model "$model" --data data.jsonl "${short[@]}" --steps 2 --train-only '*.bias' --output bias >bias.txt
+check "biases alone are trained when asked for" grep -q "trained)" bias.txt
+
+refused "no data" 2 "--data is missing" "$longhand" finetune --model "$model"
+refused "no model" 2 "--model is missing" "$longhand" finetune --data data.jsonl
+refused "another optimizer" 2 "it takes adamw" "$longhand" finetune --model "$model" --data data.jsonl --optimizer lion
+refused "nothing to train" 2 "nothing is left to train" "$longhand" finetune --model "$model" --data data.jsonl --freeze '*'
+printf '%s\nbroken\n' "$(head -1 data.jsonl)" >bad.jsonl
+refused "a line that is no JSON" 1 "bad.jsonl:2" "$longhand" finetune --model "$model" --data bad.jsonl
+echo '{colour}' >colour.txt
+refused "a template with an absent field" 1 '"colour"' "$longhand" finetune --model "$model" --data data.jsonl \
+  --template colour.txt
+refused "weights are no adapter" 1 "is no adapter file" "$longhand" score --model "$model" --adapter "$model" --text a
+refused "an adapter of another model" 1 "other weights" "$longhand" score --model merged.safetensors \
+  --adapter low/adapter.safetensors --text a
+refused "an unknown site" 2 '"x" has no low-rank update' "$longhand" finetune --model "$model" --data data.jsonl \
+  --lora 4 --lora-sites q,x
+
+"$longhand" data check data.jsonl >check.txt
+check "data check leaves with 3 where it warns" test $? -eq 3
+check "data check names what is wrong" grep -q "5000 are recommended" check.txt
+refused "data check of a file without examples" 1 "holds no examples" "$longhand" data check /dev/null
