@@ -21,6 +21,14 @@ constexpr float log2_of_e = 1.4426950408889634f;
 struct Place {
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
   __device__ __forceinline__ int row(int half) const { return 16 * warp + g + 8 * half; }  // in the block's 64
+
+  /// The same place, by a shuffle that the compiler cannot see through: what follows from it is computed anew, not kept
+  /// in registers through a loop. On sm_120 alone, where ptxas runs out of them.
+  __device__ __forceinline__ void renew() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+    lane = __shfl_sync(all_lanes, lane, lane), g = lane / 4, t = lane % 4;
+#endif
+  }
 };
 
 /// 64 rows of `width` bf16 in shared memory, in pieces of 16 bytes. The pieces of a row are permuted so that eight

@@ -11,12 +11,23 @@
 namespace longhand::LONGHAND_GPU {
 namespace {
 
+/// The block's 64 keys, from `first` on. In shared memory, read again in every round: it spares the registers of all
+/// that follows from it.
+struct KeyTile {
+  int lane, head, number, first;
+
+  __device__ KeyTile(const Attention& a, int block) {
+    int tiles = key_tiles(a), pair = block / tiles;
+    lane = pair / a.heads, head = pair % a.heads, number = block % tiles, first = 64 * number - key_shift(a);
+  }
+};
+
 template <int width>
 struct KeysShared {
   static constexpr int tile = Tile<width>::elements;
   bf16_t *k, *value, *q, *d_out, *r;  // q, d_out and r: two tiles each
   float *skew, *u, *v, *sums;
-  int* place;  // lane, head
+  KeyTile* keys;
 
   __device__ explicit KeysShared(bf16_t* at)
       : k(at),
@@ -28,19 +39,20 @@ struct KeysShared {
         u(skew + 4 * Skew<float>::elements),
         v(u + width),
         sums(u),  // after the last tile
-        place(reinterpret_cast<int*>(v + width)) {}
-  static constexpr size_t bytes = 8 * Tile<width>::bytes + 4 * Skew<float>::elements * 4 + (2 * width + 2) * 4;
+        keys(reinterpret_cast<KeyTile*>(v + width)) {}
+  static constexpr size_t bytes =
+      8 * Tile<width>::bytes + 4 * Skew<float>::elements * 4 + 2 * width * 4 + sizeof(KeyTile);
 };
 
 /// The warp's rows of accumulators [16, width] to rows of keys.
 template <int width>
 __device__ __forceinline__ void store_keys(const HeadRows& to, const float (&x)[width / 8][4], const Attention& a,
-                                           int first_key, int lane, int head, const Place& p) {
+                                           const KeyTile& keys, const Place& p) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    int key = first_key + p.row(half);
+    int key = keys.first + p.row(half);
     if (key < 0 || key >= a.keys) continue;
-    bf16_t* row = to.row<bf16_t>(key, lane, head);
+    bf16_t* row = to.row<bf16_t>(key, keys.lane, keys.head);
 #pragma unroll
     for (int n = 0; n < width / 8; ++n)
       if (8 * n < a.width)
@@ -61,29 +73,34 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
   Skew<float> skew{s.skew + p.warp * Skew<float>::elements};
   PairTiles pairs{reinterpret_cast<bf16_t*>(s.skew)};
 
-  int tiles = key_tiles(a), number = static_cast<int>(blockIdx.x % tiles), pair = static_cast<int>(blockIdx.x / tiles);
-  int lane = pair / a.heads, head = pair % a.heads, first_key = 64 * number - key_shift(a);
-  auto next = [&](int tile, int lane, int head) {
-    while (tile < a.tiles() && !tile_seen(a, lane, head, tile, first_key)) ++tile;
+  auto next = [&](int tile, const KeyTile& keys) {
+    while (tile < a.tiles() && !tile_seen(a, keys.lane, keys.head, tile, keys.first)) ++tile;
     return tile;
   };
-  auto load_queries = [&](int tile, int stage, int lane, int head) {
-    Tile<width>::load_rows(s.q + stage * elements, a, a.q, 64 * tile, a.queries, lane, head);
-    Tile<width>::load_rows(s.d_out + stage * elements, a, a.d_out, 64 * tile, a.queries, lane, head);
+  auto load_queries = [&](int tile, int stage, const KeyTile& keys) {
+    Tile<width>::load_rows(s.q + stage * elements, a, a.q, 64 * tile, a.queries, keys.lane, keys.head);
+    Tile<width>::load_rows(s.d_out + stage * elements, a, a.d_out, 64 * tile, a.queries, keys.lane, keys.head);
   };
-  auto load_r = [&](int n, int tile, int head) {  // half n of the window of tile `tile`: n = 0 the nearer distances
-    Tile<width>::load_distances(s.r + (tile + n) % 2 * elements, a, 64 * (tile + n - 1) + a.memory - first_key, head);
+  // Half n of the window of `tile`: n = 0 the nearer distances.
+  auto load_r = [&](int n, int tile, const KeyTile& keys) {
+    Tile<width>::load_distances(s.r + (tile + n) % 2 * elements, a, 64 * (tile + n - 1) + a.memory - keys.first,
+                                keys.head);
   };
 
-  int first_seen = first_key - a.memory, tile = next(first_seen > 0 ? first_seen / 64 : 0, lane, head);
-  bool any = tile < a.tiles();
-  load_biases<width>(s.u, s.v, a, head);
-  if (threadIdx.x == 0) s.place[0] = lane, s.place[1] = head;
-  if (any) {
-    Tile<width>::load_rows(s.k, a, a.k, first_key, a.keys, lane, head);
-    Tile<width>::load_rows(s.value, a, a.value, first_key, a.keys, lane, head);
-    load_queries(tile, 0, lane, head);
-    load_r(0, tile, head), load_r(1, tile, head);
+  int tile;
+  bool any;
+  {
+    const KeyTile keys(a, static_cast<int>(blockIdx.x));
+    tile = next(keys.first > a.memory ? (keys.first - a.memory) / 64 : 0, keys);
+    any = tile < a.tiles();
+    load_biases<width>(s.u, s.v, a, keys.head);
+    if (threadIdx.x == 0) *s.keys = keys;
+    if (any) {
+      Tile<width>::load_rows(s.k, a, a.k, keys.first, a.keys, keys.lane, keys.head);
+      Tile<width>::load_rows(s.value, a, a.value, keys.first, a.keys, keys.lane, keys.head);
+      load_queries(tile, 0, keys);
+      load_r(0, tile, keys), load_r(1, tile, keys);
+    }
   }
   simt::cp_async_commit();
 
@@ -92,12 +109,12 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
     bf16_t *q = s.q + stage * elements, *d_out = s.d_out + stage * elements;
     simt::cp_async_wait<0>();
     __syncthreads();
-    const int lane = s.place[0], head = s.place[1];  // spares the registers of all that follows from them
-    following = next(tile + 1, lane, head);
-    if (following < a.tiles()) load_queries(following, stage ^ 1, lane, head);
+    const KeyTile keys = *s.keys;
+    following = next(tile + 1, keys);
+    if (following < a.tiles()) load_queries(following, stage ^ 1, keys);
     simt::cp_async_commit();
 
-    PairMask<false> mask(a, lane, head, 64 * tile + 16 * p.warp, first_key + 32 * (p.lane % 2), p);
+    PairMask<false> mask(a, keys.lane, keys.head, 64 * tile + 16 * p.warp, keys.first + 32 * (p.lane % 2), p);
     float x[8][4];
     {
       Fragments<width> position;
@@ -106,8 +123,8 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
     }
     __syncthreads();
     if (following < a.tiles()) {
-      if (following > tile + 1) load_r(0, following, head);
-      load_r(1, following, head);
+      if (following > tile + 1) load_r(0, following, keys);
+      load_r(1, following, keys);
     }
     simt::cp_async_commit();
     multiply_rows<width>(x, q, s.k, p);
@@ -120,13 +137,17 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
       pairs.write<1>(1, d, p, side);
     }
     __syncthreads();
+    p.renew();
     multiply_columns<width>(d_value, pairs, 0, d_out, unused, p);
     multiply_columns<width>(d_k, pairs, 1, q, sums, p);
   }
 
-  store_keys<width>(a.d_k, d_k, a, first_key, lane, head, p);
-  store_keys<width>(a.d_value, d_value, a, first_key, lane, head, p);
-  float* d_u = d_u_partials + ((static_cast<int64_t>(lane) * tiles + number) * a.heads + head) * a.width;
+  __syncthreads();
+  const KeyTile keys = *s.keys;
+  store_keys<width>(a.d_k, d_k, a, keys, p);
+  store_keys<width>(a.d_value, d_value, a, keys, p);
+  float* d_u =
+      d_u_partials + ((static_cast<int64_t>(keys.lane) * key_tiles(a) + keys.number) * a.heads + keys.head) * a.width;
   if (any)
     weighted_rows<width>(d_u, sums, s.sums, s.k, a.width, p);
   else

@@ -120,6 +120,7 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
       left_fragments<width>(left, s.d_out, p);
       multiply_band<width>(d, left, s.value + low, s.value + high, skew, p);
     }
+    p.renew();
     multiply_rows<width>(x, q, s.r, p);
     score_gradients<2>(x, d, mask, b, p);
     pairs.write<2>(1, d, p);

@@ -7,8 +7,11 @@
 // many of the scores equal in the digits so far are wanted. Counts are integers, so the order of the atomic additions
 // does not matter. Eleven bits, not eight: the first digit then holds two bits of the fraction, and scores of one size
 // spread. Each warp then walks every fourth group of 32 keys, writes its half of the mask's words, and sums its kept
-// rows of value; the four sums meet in a fixed order. Moves: 4 times the row of scores (the first read from L2, the
-// others mostly from L1), topk rows of value; limit: L2 bandwidth.
+// rows of value; the four sums meet in a fixed order.
+//
+// The row of scores is read 5 times: for three histograms, the largest, and the sum (once more for every further 256
+// channels, and from the nearest key to the farthest equal that is kept where too many are equal); 2 times where all
+// keys are kept. Moves: these (the first from L2, the others mostly from L1), topk rows of value; limit: L2 bandwidth.
 #include <algorithm>
 
 #include "cuda/attention.h"

@@ -27,7 +27,7 @@ for arch in "${@:-80 90}"; do
     log=$BUILD/ptx/$part$one.log
     "$program" --device simt --quick ${SIMT_FILTER:+--filter "$SIMT_FILTER"} >"$log" 2>&1
     status=$?
-    grep -E '^(not )?ok ' "$log" | sed -E "s/^((not )?ok) /\1 sm_$one /"
+    grep -E '^(not ok|ok|not run) ' "$log" | sed -E "s/^(not ok|ok|not run) /\1 sm_$one /"
     [ $status -ne 0 ] && { failed=1; grep -vE '^ok ' "$log" | tail -5; }
   done
 done

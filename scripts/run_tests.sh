@@ -64,7 +64,7 @@ run "kernels on the host: the dialect" build/tests/simt
 run "kernels on the host: wrong ones are noticed" scripts/simt_checks.sh wrong
 grep -vE '^(not )?ok ' "$logs/kernels_on_the_host__wrong_ones_are_noticed.log"
 run "kernels on the host: orders and copies" scripts/simt_checks.sh orders
-run "kernels: budget" scripts/kernel_budget.sh check 80
+run "kernels: budget" scripts/kernel_budget.sh check
 run "kernels: nvcc's PTX on the host" scripts/ptx_crosscheck.sh quick 80
 
 for isa in generic avx2; do

@@ -70,6 +70,7 @@ struct AttentionForwardRow : Operation {
       list.push_back({{"T", 9}, {"M", 70}, {"B", 1}, {"H", 2}, {"dh", 200}, {"topk", topk}, {"segments", 1}});
     list.push_back({{"T", 1}, {"M", 0}, {"B", 3}, {"H", 4}, {"dh", 8}, {"topk", 64}, {"block", 1}});
     tiled_shapes(list);
+    wide_shapes(list);
     return list;
   }
 

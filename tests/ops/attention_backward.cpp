@@ -93,6 +93,7 @@ struct AttentionBackwardRow : Operation {
     tiled_shapes(list);
     for (int64_t topk : {0, 5})
       list.push_back({{"T", 9}, {"M", 70}, {"B", 1}, {"H", 2}, {"dh", 200}, {"topk", topk}, {"segments", 1}});
+    wide_shapes(list);
     return list;
   }
   double limit() const override { return 1e-4; }

@@ -45,6 +45,7 @@ struct AttentionDecodeRow : Operation {
     }
     list.push_back({{"N", 4}, {"S", 4}, {"slots", 9}, {"window", 1}, {"H", 2}, {"dh", 8}});
     list.push_back({{"N", 2}, {"S", 2}, {"slots", 700}, {"window", 700}, {"H", 1}, {"dh", 64}});
+    list.push_back({{"N", 2}, {"S", 2}, {"slots", 40}, {"window", 40}, {"H", 2}, {"dh", 7}, {"topk", 7}});
     return list;
   }
 

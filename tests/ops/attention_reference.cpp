@@ -65,6 +65,13 @@ void tiled_shapes(std::vector<Sizes>& list) {
                   {"segments", 1}});
 }
 
+void wide_shapes(std::vector<Sizes>& list) {
+  for (int64_t topk : {0, 5})
+    list.push_back(
+        {{"T", 4}, {"M", 66}, {"B", 1}, {"H", 1}, {"dh", 128}, {"topk", topk}, {"dropout", 1}, {"segments", 1}});
+  list.push_back({{"T", 4}, {"M", 66}, {"B", 1}, {"H", 1}, {"dh", 100}});
+}
+
 void attention_inputs(Case& c, Random& random) {
   AttentionCase a(c);
   double stretch = c("sharp") ? 25 : 1;

@@ -35,6 +35,8 @@ struct AttentionCase {
 
 /// Shapes of several tiles of 64 queries, keys and distances, in rows of whole 16-byte pieces.
 void tiled_shapes(std::vector<Sizes>& list);
+/// Small shapes of wide heads, so that a quick run has every kernel.
+void wide_shapes(std::vector<Sizes>& list);
 
 /// Declares and draws q, k, value, r, u, v and what the switches ask for.
 void attention_inputs(Case& c, Random& random);

@@ -129,6 +129,7 @@ struct LayerNormBackwardRow : Operation {
         list.push_back({{"rows", 29}, {"D", 77}, {"residual", 1}, {"parts", parts}, {"dropout", dropout}});
     list.push_back({{"rows", 29}, {"D", 77}, {"parts", 3}, {"dropout", 1}});
     list.push_back({{"rows", 29}, {"D", 77}, {"parts", 3}});
+    list.push_back({{"rows", 2}, {"D", 8201}, {"residual", 1}, {"parts", 7}, {"dropout", 1}});
     return list;
   }
   double limit() const override { return 1e-4; }

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <string>
 
+#include "tests/ops/beside_table.h"
 #include "tests/ops/check.h"
 
 namespace longhand::ops {
@@ -86,6 +87,8 @@ class Runner {
       place = (place + 999) / 1000 * 1000;  // a new shape leaves the other operations' inputs as they are
     }
     if (options_.list) return 0;
+    if (options_.filter.empty())
+      for (auto& device : devices_) check_beside_table(*device, report_);
     check_every_operation_ran();
     report_.finish();
     fmt::print("{} cases of operation, shape, type and device\n{} passed, {} failed\n", report_.passed + report_.failed,

@@ -8,7 +8,7 @@
 namespace longhand::ops {
 namespace {
 
-/// mixed: which of a (1), b (2) and out (4) are fp32 when the others are bf16.
+/// mixed: which of a (1), b (2), out (4) and pre_activation (8) are fp32 when the others are bf16.
 struct MatmulRow : Operation {
   std::vector<Sizes> shapes() const override {
     std::vector<Sizes> list;
@@ -37,6 +37,7 @@ struct MatmulRow : Operation {
     list.push_back({{"m", 150}, {"n", 530}, {"k", 700}, {"tb", 1}});
     list.push_back({{"m", 300}, {"n", 100}, {"k", 1100}, {"tb", 0}});
     list.push_back({{"m", 130}, {"n", 260}, {"k", 600}, {"ta", 1}, {"tb", 0}, {"accumulate", 1}});
+    list.push_back({{"m", 9}, {"n", 13}, {"k", 21}, {"mixed", 8}, {"pre", 1}, {"activation", 1}});
     return list;
   }
   std::vector<Dtype> types(const Sizes& s) const override {
@@ -52,7 +53,7 @@ struct MatmulRow : Operation {
          "b", c("tb") ? Shape{n, k} : Shape{k, n}, [&] { return random.normal() / std::sqrt(k); }, type(2))
         .padding = 2 * pad;
     if (c("bias")) c.input("bias", {n}, normal);
-    if (c("pre")) c.output("pre_activation", {m, n}).padding = pad;
+    if (c("pre")) c.output("pre_activation", {m, n}, type(8)).padding = pad;
     if (c("accumulate"))
       c.update("out", {m, n}, normal, type(4)).padding = 3 * pad;
     else

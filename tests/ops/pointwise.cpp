@@ -98,7 +98,7 @@ struct BiasBackwardRow : Operation {
   std::vector<Sizes> timed_shapes() const override { return {{{"rows", 2048}, {"n", 3072}}}; }
 };
 
-/// fp32 to bf16 and back, each to itself (same), fp32 and fp16 (half), and stochastically to bf16.
+/// fp32 to bf16 and back, each to itself (same), to and from fp16 (half, from_half), and stochastically to bf16.
 struct CastRow : Operation {
   std::vector<Sizes> shapes() const override {
     std::vector<Sizes> list;
@@ -106,23 +106,26 @@ struct CastRow : Operation {
       for (const char* to : {"other", "same", "half"}) list.push_back({{"rows", rows}, {"n", width}, {to, 1}});
     list.push_back({{"rows", 5}, {"n", 33}, {"from_half", 1}});
     list.push_back({{"rows", 40}, {"n", 101}, {"stochastic", 1}});
+    for (const char* from : {"same", "from_half"})
+      list.push_back({{"rows", 5}, {"n", 33}, {"stochastic", 1}, {from, 1}});
     return list;
   }
   std::vector<Dtype> types(const Sizes& s) const override {
-    return s["stochastic"] || s["from_half"] ? std::vector{Dtype::fp32} : std::vector{Dtype::fp32, Dtype::bf16};
+    if (s["stochastic"]) return {s["same"] || s["from_half"] ? Dtype::bf16 : Dtype::fp32};
+    return {Dtype::fp32, Dtype::bf16};
   }
   bool exact() const override { return true; }
   void inputs(Case& c, Random& random) const override {
     Shape shape{c("rows"), c("n")};
     auto wide = [&] { return std::exp(4 * random.normal()) * (random.below(2) ? 1 : -1); };
     auto narrow = [&] { return std::exp(random.normal()) * (random.below(2) ? 1 : -1); };
-    Array& x = c("half") ? c.input("x", shape, narrow) : c.input("x", shape, wide);
+    Array& x = c("half") || c("from_half") ? c.input("x", shape, narrow) : c.input("x", shape, wide);
     if (c("from_half")) x.type = Dtype::fp16;
     for (int64_t e = 0; e < x.elements(); e += 5) x.value[e] = 1 + std::exp2(-8);  // halfway between two bf16
     for (int64_t e = 0; e < x.elements(); e += 7) x.value[e] = 0;
     x.round();
     Dtype other = c.type == Dtype::fp32 ? Dtype::bf16 : Dtype::fp32;
-    c.output("out", shape, c("same") ? c.type : c("half") ? Dtype::fp16 : c("from_half") ? Dtype::fp32 : other);
+    c.output("out", shape, c("same") || c("from_half") ? c.type : c("half") ? Dtype::fp16 : other);
   }
   void reference(const Case& c, Fp64& f) const override {
     f.at("out").value = c["x"].value;

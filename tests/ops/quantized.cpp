@@ -119,6 +119,7 @@ struct QuantizedMatmulRow : Operation {
     for (int64_t m : {1, 9, 100})
       for (int64_t k : {96, 500}) list.push_back({{"m", m}, {"n", 70}, {"k", k}, {"bits", 8}, {"w8a8", 1}});
     list.push_back({{"m", 20}, {"n", 24}, {"k", 64}, {"bits", 8}, {"w8a8", 1}, {"bias", 1}, {"activation", 2}});
+    list.push_back({{"m", 20}, {"n", 24}, {"k", 64}, {"bits", 4}});
     for (int64_t bits : {0, 16})
       for (int64_t m : {1, 5, 40}) list.push_back({{"m", m}, {"n", 37}, {"k", 100}, {"bits", bits}, {"bias", 1}});
     return list;

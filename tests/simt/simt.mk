@@ -59,9 +59,10 @@ kernel-usage: $(if $(filter kernel-usage,$(MAKECMDGOALS)),$(foreach arch,$(PTX_K
 # has those kernels whose PTX the host's compiler takes in little time.
 PTX_QUICK := activation bias embedding optimizer position attention_rows attention_pages attention_topk quantize elementwise
 PTX_COMPARE := $(BUILD)/obj/simt/tests/simt/ptx/compare.o $(BUILD)/obj/simt/cuda/simt/host/symbols.o
+PTX_TRANSLATOR := $(wildcard scripts/ptx/*.py)
 PTX_HOST_FLAGS := -O1 -fno-strict-aliasing -Wno-unused-label
 define ptx_program  # an architecture's number
-$$(BUILD)/ptx/plain_$(1)/%.cpp: $$(BUILD)/ptx/plain_$(1)/%.ptx scripts/ptx_to_cpp.py
+$$(BUILD)/ptx/plain_$(1)/%.cpp: $$(BUILD)/ptx/plain_$(1)/%.ptx scripts/ptx_to_cpp.py $$(PTX_TRANSLATOR)
 	python3 scripts/ptx_to_cpp.py $$< $$@
 $$(BUILD)/ptx/plain_$(1)/%.o: $$(BUILD)/ptx/plain_$(1)/%.cpp tests/simt/ptx/machine.h
 	$$(CXX) $$(FLAGS) $$(PTX_HOST_FLAGS) -c $$< -o $$@

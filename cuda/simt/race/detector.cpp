@@ -152,8 +152,15 @@ void Detector::access(const void* p, size_t bytes, Use use, const void* code) {
   } else if (use == Use::atomic) {
     meet_through_atomic(p);
   }
-  for (size_t i = 0; i < bytes && shadow->contains(first + i); ++i)
-    if (!check_byte(shadow->at(first + i), first + i, event, shared)) return;
+  // The bytes of a word mostly have one history: what the first comes to, the others come to.
+  Cell* cells = &shadow->at(first);
+  const Cell earlier = cells[0];
+  if (!check_byte(cells[0], first, event, shared)) return;
+  for (size_t i = 1; i < bytes && shadow->contains(first + i); ++i)
+    if (std::memcmp(&cells[i], &earlier, sizeof earlier) == 0)
+      cells[i] = cells[0];
+    else if (!check_byte(cells[i], first + i, event, shared))
+      return;
 }
 
 }  // namespace simt::race

@@ -188,7 +188,7 @@ class Comparison {
     return cudaSuccess;
   }
 
-  /// Prints a line a kernel; returns how many do not agree.
+  /// Prints a line a kernel, those that were never launched too; returns how many do not agree.
   int report() const {
     int bad = 0;
     for (auto& [name, result] : results_) {
@@ -207,6 +207,8 @@ class Comparison {
       if (result.kernel && *result.kernel->approximate) std::printf("; %s", result.kernel->approximate);
       std::printf("\n");
     }
+    for (auto& [name, kernel] : kernels())
+      if (!results_.count(name)) std::printf("not run %s: no case of these launches it\n", short_name(name).c_str());
     return bad;
   }
 
