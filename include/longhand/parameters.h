@@ -112,11 +112,11 @@ class ParameterSet {
   std::vector<Tensor> tensors_, scales_;
 };
 
-/// Stores a parameter's values as the set holds it: converted to nearest, or quantised.
-void store_parameter(Device& device, const ParameterSet& set, size_t index, const std::vector<float>& values);
-
 /// Whether a name is that of a low-rank update: "layers.0.attention.q.lora_a".
 bool is_lora(std::string_view name);
+
+/// Stores a parameter's values as the set holds it: converted to nearest, or quantised.
+void store_parameter(Device& device, const ParameterSet& set, size_t index, const std::vector<float>& values);
 
 /// N(0, 0.02) for matrices, u and v; gains N(1, 0.02); biases 0; A uniform in +-sqrt(1 / in), B 0; drawn per parameter
 /// from (seed, index).

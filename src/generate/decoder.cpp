@@ -275,6 +275,17 @@ void Decoder::copy(int32_t to, int32_t from) {
   s.taken.at(to) = s.taken.at(from);
 }
 
+std::vector<Tensor> Decoder::rings(int32_t sequence) const {
+  State& s = *state_;
+  std::vector<Tensor> list;
+  for (int64_t l = 0; l < s.config.n_layer; ++l)
+    for (const Tensor& ring : {s.keys[l], s.values[l]})
+      list.push_back(ring.rows(sequence, 1).reshape({s.slots, s.config.n_head, s.config.d_head}));
+  return list;
+}
+
+void Decoder::resume(int32_t sequence, int64_t position) { state_->taken.at(sequence) = position; }
+
 const ModelConfig& Decoder::config() const { return state_->config; }
 int64_t Decoder::window() const { return state_->window; }
 int64_t Decoder::sequences() const { return state_->sequences; }
