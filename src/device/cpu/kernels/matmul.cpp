@@ -206,6 +206,7 @@ void multiply(const MatmulBlock& block, const MatmulOutput& output) {
 // comes next of b is called into the second-level cache: rows a power of two apart would drive each other out of the
 // first.
 constexpr int64_t bytes_ahead = 512;
+constexpr int64_t few_vectors = 4;
 
 /// The lower or upper halves of words as fp32.
 template <MatmulWords kind>
@@ -233,17 +234,11 @@ void few_tile(const uint32_t* a_words, const MatmulStrip& s, float* sums) {
       for (int v = 0; v < V; ++v) c[r][v] = step<pairs>(c[r][v], right[v], splat(a[r]));
     a += R;
   };
-  for (; at + vector_bytes <= bytes; at += vector_bytes) {
-    int64_t ahead = at + bytes_ahead;
-    if (ahead >= bytes) ahead += V * lanes * s.stride * width - bytes;
+  auto add_vector = [&](const uvec* words) __attribute__((always_inline)) {
     uvec x[V][lanes];
     for (int v = 0; v < V; ++v) {
 #pragma GCC unroll 16
-      for (int r = 0; r < lanes; ++r) {
-        const char* from = row[v * lanes + r];
-        if (vector_bytes == 64 || at % 64 == 0) __builtin_prefetch(from + ahead, 0, 2);
-        x[v][r] = *reinterpret_cast<const pair_unaligned*>(from + at);
-      }
+      for (int r = 0; r < lanes; ++r) x[v][r] = words[v * lanes + r];
       transpose(x[v]);
     }
 #pragma GCC unroll 16
@@ -255,6 +250,27 @@ void few_tile(const uint32_t* a_words, const MatmulStrip& s, float* sums) {
       for (int v = 0; v < V; ++v) right[v] = half_words<kind>(x[v][i], true);
       add(right);
     }
+  };
+  // Rows a power of two apart share a set of the first-level cache: a row's next vectors are taken along before other
+  // rows drive them out.
+  alignas(64) uvec taken[few_vectors][V * lanes];
+  while (at + vector_bytes <= bytes) {
+    int64_t whole = (bytes - at) / vector_bytes, count = whole < few_vectors ? whole : few_vectors;
+    int64_t ahead = at + bytes_ahead;
+    if (ahead >= bytes) ahead += V * lanes * s.stride * width - bytes;
+    auto take = [&](int64_t vectors) __attribute__((always_inline)) {
+      for (int r = 0; r < V * lanes; ++r)
+        for (int64_t i = 0; i < vectors; ++i) {
+          __builtin_prefetch(row[r] + ahead + i * vector_bytes, 0, 2);
+          taken[i][r] = *reinterpret_cast<const pair_unaligned*>(row[r] + at + i * vector_bytes);
+        }
+    };
+    if (count == few_vectors)
+      take(few_vectors);
+    else
+      take(count);
+    for (int64_t i = 0; i < count; ++i) add_vector(taken[i]);
+    at += count * vector_bytes;
   }
   if (at < bytes) {
     alignas(64) uint32_t rest[V][2 * lanes * lanes];
