@@ -196,6 +196,7 @@ KERNELS = [  # file, operation, type, shape, what it moves, reason
     ('optimizer', 'adamw', 'bf16', 'tensors=1 rows=3072 D=768 step=5 low=1', times(1),
      'one pass; random numbers for the rounding are another 80 integer operations an entry'),
     ('optimizer', 'global_norm', 'bf16', 'tensors=1 rows=3072 D=768', times(1), 'one pass'),
+    ('optimizer', 'fgm_step', 'bf16', 'rows=32768 D=768', times(1), 'with the norm before it: two passes over the gradient'),
     ('quantized_matmul', 'quantized_matmul', 'bf16', 'm=1 n=8192 k=4096 bits=8', quantized,
      'weights once; activations once a block of 16 columns, from L2; mma has 16 rows whether they are wanted or not'),
     ('quantized_matmul', 'quantized_matmul', 'bf16', 'm=1 n=8192 k=4096 bits=4 grouped=1 half=1', quantized,

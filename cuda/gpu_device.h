@@ -62,6 +62,7 @@ class GpuDevice final : public Device {
   void log_probability(const LogProbability&) override;
   void adamw(const AdamW&) override;
   void global_norm(const GlobalNorm&) override;
+  void fgm_step(const FgmStep&) override;
   void cast(const Cast&) override;
   void add(const Add&) override;
   void memory_roll(const MemoryRoll&) override;

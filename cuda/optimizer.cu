@@ -1,4 +1,4 @@
-// AdamW over many tensors in one launch, and the norm of their gradients.
+// AdamW over many tensors in one launch, the norm of their gradients, a step up a gradient.
 //
 //   m = beta1 m + (1 - beta1) g;   v = beta2 v + (1 - beta2) g^2
 //   w -= lr (m / (1 - beta1^step) / (sqrt(v / (1 - beta2^step)) + eps) + decay w)
@@ -10,7 +10,8 @@
 // 28 in fp32); limit: memory bandwidth, and with bf16 moments close to that the random numbers (some 80 operations an
 // entry). Norm: squares add in fp32 over a piece of 16 bytes unless they leave its range, in fp64 from there on; a
 // block leaves the sum of its chunk, a second kernel adds these in a fixed order. Moves n elements; limit: memory
-// bandwidth.
+// bandwidth. FGM's step: x += epsilon (g / norm), four entries a thread; moves 3 n elements; limit: memory bandwidth.
+#include <cfloat>
 #include <cmath>
 #include <vector>
 
@@ -187,6 +188,20 @@ __global__ void __launch_bounds__(block_threads) norm_kernel(float* norm, const 
   if (threadIdx.x == 0) *norm = static_cast<float>(sqrt(total));
 }
 
+__global__ void __launch_bounds__(block_threads)
+    fgm_step_kernel(FloatArray x, FloatArray gradient, const float* norm, float epsilon, int64_t n, bool aligned) {
+  const float length = *norm;
+  int64_t at = (static_cast<int64_t>(blockIdx.x) * block_threads + threadIdx.x) * quad, left = n - at;
+  if (left <= 0 || !(length > 0 && length <= FLT_MAX)) return;
+  float value[quad], g[quad];
+  x.load(value, at, left, aligned);
+  gradient.load(g, at, left, aligned);
+#pragma unroll
+  for (int i = 0; i < quad; ++i) value[i] += epsilon * (g[i] / length);
+  const uint32_t none[quad] = {};
+  x.store(value, false, none, at, left, aligned);
+}
+
 void check_parameter(const AdamWParameter& p) {
   constexpr auto name = "adamw";
   int64_t n = p.weight.elements();
@@ -200,12 +215,13 @@ void check_parameter(const AdamWParameter& p) {
 
 int64_t chunks_of(int64_t elements, int64_t chunk) { return (elements + chunk - 1) / chunk; }
 
+FloatArray array(const ConstTensor& t) { return {const_cast<void*>(t.data()), t.type() == Dtype::bf16}; }
+
 Parameter parameter_of(const AdamW& a, const AdamWParameter& p, int64_t first_chunk) {
   bool aligned = true;
   for (const ConstTensor& t :
        {ConstTensor(p.weight), ConstTensor(p.m), ConstTensor(p.v), p.gradient, ConstTensor(p.master)})
     aligned = aligned && aligned16(t.data());
-  auto array = [](const ConstTensor& t) { return FloatArray{const_cast<void*>(t.data()), t.type() == Dtype::bf16}; };
   return {array(p.weight),
           array(p.m),
           array(p.v),
@@ -258,6 +274,15 @@ void GpuDevice::global_norm(const GlobalNorm& a) {
   launch({name, dim3(static_cast<unsigned>(chunks)), dim3(block_threads), 0, Shape{chunks * norm_chunk}},
          square_sums_kernel, sums, there, static_cast<int>(table.size()));
   launch({name, dim3(1), dim3(block_threads), 0, Shape{chunks}}, norm_kernel, a.norm.as<float>(), sums, chunks);
+}
+
+void GpuDevice::fgm_step(const FgmStep& a) {
+  check_fgm_step(a);
+  int64_t n = a.x.elements();
+  bool aligned = aligned16(a.x.data()) && aligned16(a.gradient.data());
+  launch({"fgm_step", dim3(static_cast<unsigned>(chunks_of(n, block_threads * quad))), dim3(block_threads), 0,
+          a.x.shape()},
+         fgm_step_kernel, array(a.x), array(a.gradient), a.norm.as<float>(), a.epsilon, n, aligned);
 }
 
 }  // namespace longhand::LONGHAND_GPU

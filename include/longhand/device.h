@@ -238,6 +238,17 @@ struct GlobalNorm {
   std::span<const ConstTensor> tensors;
 };
 
+/// FGM's step up the gradient (Miyato et al. 2017, "Adversarial Training Methods for Semi-Supervised Text
+/// Classification"):
+///   x += epsilon * gradient / norm
+/// and none where the norm is 0 or not finite. x, gradient of one size, fp32 | bf16 each, x to nearest; norm [1] fp32
+/// as GlobalNorm leaves it for that gradient. What takes the step back is a copy() of x from before.
+struct FgmStep {
+  Tensor x;
+  ConstTensor gradient, norm;
+  float epsilon = 1;
+};
+
 /// out = x in another type (fp32, bf16, fp16), to nearest. With `stochastic`, bf16 is rounded stochastically as in
 /// AdamW, entry e by element e of `stream`.
 struct Cast {
@@ -329,6 +340,7 @@ class Device {
   virtual void log_probability(const LogProbability&) = 0;
   virtual void adamw(const AdamW&) = 0;
   virtual void global_norm(const GlobalNorm&) = 0;
+  virtual void fgm_step(const FgmStep&) = 0;
   virtual void cast(const Cast&) = 0;
   virtual void add(const Add&) = 0;
   virtual void memory_roll(const MemoryRoll&) = 0;

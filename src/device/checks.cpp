@@ -53,6 +53,15 @@ ConstTensor check_memory_roll(const MemoryRoll& a) {
   return last;
 }
 
+void check_fgm_step(const FgmStep& a) {
+  constexpr auto name = "fgm_step";
+  float_index(a.x, name, "x"), float_index(a.gradient, name, "gradient");
+  check_list(a.x, a.x.type(), a.x.elements(), name, "x");
+  check_list(a.gradient, a.gradient.type(), a.x.elements(), name, "gradient");
+  check_list(a.norm, Dtype::fp32, 1, name, "norm");
+  if (!std::isfinite(a.epsilon)) fail("{}: an epsilon of {} is not finite", name, a.epsilon);
+}
+
 static void check_rule(const SamplingParameters& rule, int64_t row) {
   if (!(rule.temperature >= 0) || std::isinf(rule.temperature))
     fail("sample: row {} has a temperature of {}, it must be 0 or more", row, rule.temperature);

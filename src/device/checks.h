@@ -39,5 +39,6 @@ void check_layernorm(const LayerNormForward& a);
 ConstTensor check_layernorm(const LayerNormBackward& a);
 ConstTensor check_memory_roll(const MemoryRoll& a);
 void check_sample(const Sample& a);
+void check_fgm_step(const FgmStep& a);
 
 }  // namespace longhand

@@ -32,6 +32,7 @@
   X(log_probability, LogProbability)         \
   X(adamw, AdamW)                            \
   X(global_norm, GlobalNorm)                 \
+  X(fgm_step, FgmStep)                       \
   X(cast, Cast)                              \
   X(add, Add)                                \
   X(memory_roll, MemoryRoll)                 \

@@ -1,4 +1,4 @@
-// AdamW over many tensors in every precision mode, and the global norm of gradients.
+// AdamW over many tensors in every precision mode, the global norm of gradients, FGM's step.
 #include <cmath>
 
 #include "tests/ops/pointwise.h"
@@ -169,9 +169,65 @@ struct GlobalNormRow : Operation {
   std::vector<Sizes> timed_shapes() const override { return {{{"tensors", 1}, {"rows", 3072}, {"D", 768}}}; }
 };
 
+/// Norm and step together. kind: 1 = an entry is NaN, 2 = one is infinite, 3 = all are 0 (each: no step), 4 = entries
+/// whose squares are too small for fp32. other: the gradient has the other float type.
+struct FgmStepRow : Operation {
+  std::vector<Sizes> shapes() const override {
+    std::vector<Sizes> list;
+    for (int64_t kind : {0, 1, 2, 3, 4}) list.push_back({{"rows", 9}, {"D", 77}, {"kind", kind}});
+    for (int64_t other : {0, 1}) {
+      list.push_back({{"rows", 1}, {"D", 1}, {"other", other}});
+      list.push_back({{"rows", 301}, {"D", 1001}, {"other", other}});
+      list.push_back({{"rows", 64}, {"D", 128}, {"other", other}});
+    }
+    return list;
+  }
+  void inputs(Case& c, Random& random) const override {
+    Shape shape{c("rows"), c("D")};
+    Dtype other = c.type == Dtype::fp32 ? Dtype::bf16 : Dtype::fp32;
+    double size = c("kind") == 3 ? 0 : c("kind") == 4 ? 1e-30 : 1;
+    c.update("x", shape, [&] { return random.normal(); });
+    Array& gradient = c.input(
+        "gradient", shape, [&] { return size * random.normal(); }, c("other") ? other : c.type);
+    if (c("kind") == 1) gradient.value[100] = NAN;
+    if (c("kind") == 2) gradient.value[50] = -INFINITY;
+    c.output("norm", {1}, Dtype::fp32);
+  }
+  static constexpr float epsilon = 1.5f;
+  void reference(const Case& c, Fp64& f) const override {
+    const Array& gradient = c["gradient"];
+    double sum = 0;
+    for (double g : gradient.value) sum += g * g;
+    double norm = std::sqrt(sum);
+    f.at("norm")(0) = norm;
+    if (norm == 0 || !std::isfinite(norm)) return;
+    Array& x = f.at("x");
+    for (int64_t e = 0; e < x.elements(); ++e) x.value[e] += epsilon * gradient.value[e] / norm;
+  }
+  /// Without a step not a bit changes.
+  void check(const Case& c, const Arrays& result, const Fp64& exact, const Complaint& complain) const override {
+    double norm = exact["norm"](0);
+    if (norm > 0 && std::isfinite(norm)) return;
+    int64_t changed = 0;
+    for (int64_t e = 0; e < c["x"].elements(); ++e) changed += result["x"].value[e] != c["x"].value[e];
+    if (changed) complain("entries changed without a step", static_cast<double>(changed), 0);
+  }
+  void run(Device& device, const Case&, Bound& d) const override {
+    std::vector<ConstTensor> gradient{d["gradient"]};
+    device.global_norm({.norm = d["norm"], .tensors = gradient});
+    device.fgm_step({.x = d["x"], .gradient = gradient[0], .norm = d["norm"], .epsilon = epsilon});
+  }
+  Cost cost(const Sizes& s, Dtype type) const override {  // the gradient twice: for its norm and for the step
+    double elements = s["rows"] * s["D"];
+    return {4 * elements * dtype_bytes(type), 5 * elements};
+  }
+  std::vector<Sizes> timed_shapes() const override { return {{{"rows", 32768}, {"D", 768}}}; }
+};
+
 }  // namespace
 
 std::unique_ptr<Operation> adamw_row() { return std::make_unique<AdamWRow>(); }
 std::unique_ptr<Operation> global_norm_row() { return std::make_unique<GlobalNormRow>(); }
+std::unique_ptr<Operation> fgm_step_row() { return std::make_unique<FgmStepRow>(); }
 
 }  // namespace longhand::ops

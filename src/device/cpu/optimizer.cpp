@@ -1,4 +1,4 @@
-// AdamW over many tensors, and the norm of their gradients.
+// AdamW over many tensors, the norm of their gradients, a step up a gradient.
 #include "src/device/cpu/kernels/optimizer.h"
 
 #include <vector>
@@ -74,6 +74,16 @@ void CpuDevice::global_norm(const GlobalNorm& a) {
   double total = 0;
   for (double sum : sums) total += sum;
   *a.norm.as<float>() = static_cast<float>(std::sqrt(total));
+}
+
+void CpuDevice::fgm_step(const FgmStep& a) {
+  check_fgm_step(a);
+  const float norm = *a.norm.as<float>();
+  if (!(norm > 0) || std::isinf(norm)) return;
+  auto kernel = optimizer_kernels().fgm_step[a.x.type() == Dtype::bf16][a.gradient.type() == Dtype::bf16];
+  for_pieces(pool_, a.x.elements(), piece_elements, [&](int64_t first, int64_t count, int) {
+    kernel({a.x.data(), a.gradient.data(), first, count, norm, a.epsilon});
+  });
 }
 
 }  // namespace longhand::cpu

@@ -1,4 +1,4 @@
-// AdamW and sums of squares. Limit: memory bandwidth, and Philox where something is rounded stochastically.
+// AdamW, sums of squares, FGM's step. Limit: memory bandwidth, and Philox where something is rounded stochastically.
 #include "src/device/cpu/kernels/optimizer.h"
 
 #include "src/device/cpu/kernels/math.h"
@@ -74,11 +74,22 @@ LONGHAND_KERNEL double sum_of_squares(const void* values, int64_t n) {
   return all;
 }
 
+template <class X, class Gradient>
+LONGHAND_KERNEL void fgm_step(const FgmRange& a) {
+  X* x = static_cast<X*>(a.x) + a.first;
+  const Gradient* gradient = static_cast<const Gradient*>(a.gradient) + a.first;
+  each_vector(a.count, [&](int64_t i, auto part) {
+    vec direction = load(gradient + i, part) / splat(a.norm);
+    store(x + i, load(x + i, part) + splat(a.epsilon) * direction, part);
+  });
+}
+
 }  // namespace LONGHAND_ISA
 
 LONGHAND_DEFINE_KERNELS(OptimizerKernels, optimizer_kernels) = {
     {{{adamw<float, float, float>, adamw<float, float, half>}, {adamw<float, half, float>, adamw<float, half, half>}},
      {{adamw<half, float, float>, adamw<half, float, half>}, {adamw<half, half, float>, adamw<half, half, half>}}},
-    {sum_of_squares<float>, sum_of_squares<half>}};
+    {sum_of_squares<float>, sum_of_squares<half>},
+    {{fgm_step<float, float>, fgm_step<float, half>}, {fgm_step<half, float>, fgm_step<half, half>}}};
 
 }  // namespace longhand::cpu

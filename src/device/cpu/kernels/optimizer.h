@@ -1,4 +1,4 @@
-// Inner loops of AdamW and of the gradients' norm.
+// Inner loops of AdamW, of the gradients' norm and of FGM's step.
 #pragma once
 
 #include "src/device/cpu/kernels/isa.h"
@@ -17,9 +17,18 @@ struct AdamWRange {
   RandomKey rounding;
 };
 
+/// Entries [first, first + count) of x += epsilon (gradient / norm).
+struct FgmRange {
+  void* x;
+  const void* gradient;
+  int64_t first, count;
+  float norm, epsilon;
+};
+
 struct OptimizerKernels {
   void (*adamw[2][2][2])(const AdamWRange&);  // types of weight, gradient, moments
   double (*sum_of_squares[2])(const void* values, int64_t n);
+  void (*fgm_step[2][2])(const FgmRange&);  // types of x, gradient
 };
 LONGHAND_DECLARE_KERNELS(OptimizerKernels, optimizer_kernels)
 
