@@ -56,6 +56,8 @@ class ParameterSet {
   /// Counts only; `commit` allocates. Parameters that are not `wanted` get no memory: their tensors are empty.
   ParameterSet(std::string arena_name, const ModelConfig& config, Dtype type, Wanted wanted = {});
   void commit(Device& device);
+  /// Shows the tensors of these names alone; the others are empty until they are shown, their memory stays.
+  void show(Wanted shown);
 
   int64_t bytes() const { return arena_.bytes(); }
   Dtype type() const { return type_; }
@@ -75,7 +77,7 @@ class ParameterSet {
   void lay_out();
   ModelConfig config_;
   Dtype type_;
-  Wanted wanted_;
+  Wanted wanted_, shown_;
   Arena arena_;
   std::vector<ParameterInfo> list_;
   std::vector<Tensor> tensors_;

@@ -44,6 +44,9 @@ struct TrainOptions {
   bool examples = false;           // rows of whole examples (longhand/data.h), no memory between them
   bool pack = true;                // several examples a row
   std::string train_only, freeze;  // patterns of parameter names: "*.bias,norm.*"
+  bool unfreeze = false;           // the top feed-forward layer first, then the attention layers from above
+  double layer_decay = 1;          // of the learning rate, a layer
+  double fgm = 0;                  // epsilon of adversarial training on the embedding; 0 = off
   int64_t patience = 0;            // validations without a better loss that end the run; 0 = off
   double spike = 2;                // a step whose loss exceeds the running mean by so many nats is skipped; 0 = off
   int64_t max_skips = 10;          // so many skipped in a row end the run
@@ -54,9 +57,14 @@ struct TrainOptions {
   Schedule make_schedule() const;
   bool has_master() const { return type == Dtype::bf16 && master == Dtype::fp32; }
   int64_t micro_batches() const { return lanes / micro_batch; }
-  /// Whether a parameter is trained: it matches a pattern of train_only (empty: any; with low-rank updates they are
-  /// trained, and of the rest what train_only names), and none of freeze. In a pattern * stands for any characters.
-  bool trains(std::string_view name) const;
+  /// Whether a parameter is trained: it matches a pattern of train_only (empty: any; with low-rank updates or
+  /// `unfreeze` these decide, and train_only adds to them), and none of freeze. In a pattern * stands for any
+  /// characters.
+  bool trains(std::string_view name) const { return stage(name) >= 0; }
+  /// When a parameter begins to train: 0 = at once, k = in stage k of `unfreeze`, -1 = never.
+  int64_t stage(std::string_view name) const;
+  /// What is trained, and what FGM climbs by.
+  bool has_gradient(std::string_view name) const { return trains(name) || (fgm > 0 && name == "embedding.weight"); }
   PassShape pass_shape() const;
   PassShape validation_shape() const;
 
@@ -73,8 +81,8 @@ TrainOptions parse_train_options(std::string_view json, const ModelConfig& confi
 /// The options that a checkpoint was made with.
 TrainOptions read_train_options(const SafetensorsFile& file);
 
-/// Bytes of every arena of a run, in order: weights, gradients, master, moments, activations, memory, scratch,
-/// validation.
+/// Bytes of every arena of a run, in order: weights, gradients, master, moments, activations, memory, scratch, with FGM
+/// adversarial, validation.
 struct MemoryPlan {
   struct Row {
     std::string name;
@@ -108,6 +116,7 @@ struct StepReport {
   double flops = 0;     // as training_flops_per_token counts them
   std::string skipped;  // why no update was made; empty when one was
   int64_t skipped_in_a_row = 0;
+  std::string thawed;  // what began to train with this step: "layers.3.attention"
 };
 
 struct ValidationRow {

@@ -142,13 +142,20 @@ ParameterSet::ParameterSet(std::string arena_name, const ModelConfig& config, Dt
 void ParameterSet::lay_out() {
   tensors_.clear();
   visit_parameters(config_, [&](const std::string& name, const Shape& shape, bool, auto place) {
-    tensors_.push_back(!wanted_ || wanted_(name) ? arena_.take(type_, shape) : Tensor());
+    Tensor tensor = !wanted_ || wanted_(name) ? arena_.take(type_, shape) : Tensor();
+    tensors_.push_back(!shown_ || shown_(name) ? tensor : Tensor());
     place(*this) = tensors_.back();
   });
 }
 
 void ParameterSet::commit(Device& device) {
   arena_.commit(device);
+  lay_out();
+}
+
+void ParameterSet::show(Wanted shown) {
+  shown_ = std::move(shown);
+  arena_.rewind(0);
   lay_out();
 }
 

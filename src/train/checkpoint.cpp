@@ -27,6 +27,7 @@ Json training_state(const Trainer::State& s) {
           {"guard", {{"mean", s.guard.mean}, {"accepted", s.guard.accepted}, {"skipped", s.guard.skipped}}},
           {"best", s.best < std::numeric_limits<double>::max() ? Json(s.best) : Json()},
           {"since_best", s.since_best},
+          {"thawed", s.unfreezing.state()},
           {"base", s.base},
           {"threads", s.device.threads()},
           {"data", data_identity(s.data.train())},
@@ -166,6 +167,8 @@ std::string Trainer::restore(const SafetensorsFile& file) {
     s.guard = {guard.at("mean").get<double>(), guard.at("accepted").get<int64_t>(), guard.at("skipped").get<int64_t>()};
     if (state.contains("best") && state["best"].is_number()) s.best = state["best"].get<double>();
     s.base = state.value("base", "");
+    s.unfreezing.restore(state.value("thawed", std::vector<int64_t>{0}));
+    s.show_gradients();
     s.since_best = state.value("since_best", int64_t{0});
     s.step = state.at("step").get<int64_t>(), s.updates = state.at("updates").get<int64_t>();
   } catch (const Json::exception& error) {

@@ -44,6 +44,8 @@ void visit_train_flags(Options& o, Visitor&& on) {
   on(F{"--dropout-feedforward", "of the feed-forward layer's output (default 0)"}, o.dropout.feedforward);
   on(F{"--label-smoothing", "part of the target spread over the vocabulary (default 0)"}, o.label_smoothing);
   on(F{"--focal-gamma", "focal loss: (1 - p)^gamma (default 0)"}, o.focal_gamma);
+  on(F{"--fgm", "adversarial training: a second pass with the embedding this far up its gradient (default 0 = off)"},
+     o.fgm);
   on(F{"--dtype", "fp32 or bf16: weights, gradients, activations (default fp32)"}, o.type);
   on(F{"--master", "with bf16: fp32 (default) keeps a second copy of the weights, bf16 rounds stochastically"},
      o.master);
@@ -70,6 +72,9 @@ void visit_finetune_flags(Options& o, Visitor&& on) {
   on(F{"--train-only", "train the parameters that match: *.bias or embedding.*, several separated by commas"},
      o.train_only);
   on(F{"--freeze", "leave the parameters that match as they are: layers.0.*,*.norm.*"}, o.freeze);
+  on(F{"--unfreeze", "epochs 1 and 2 train the top feed-forward layer, then one attention layer an epoch joins"},
+     o.unfreeze);
+  on(F{"--layer-decay", "learning rate times this for every layer below the top (default 1)"}, o.layer_decay);
   on(F{"--patience", "stop after so many validations without a better loss, and keep the best weights (0 = off)",
        Later::may_change},
      o.patience);
