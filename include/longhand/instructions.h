@@ -26,6 +26,7 @@ struct InstructionExample {
   std::vector<Message> messages;              // of a chat, which has neither
   std::string task, source;                   // optional keys: names its validation row; keeps it on one side
   bool negative = false;  // "negative": true, "label": 0, or an answer that is "no", "0" or "unanswerable"
+  std::string path;       // of its file
   int64_t line = 0;       // in a file of JSON lines; the entry, from 1, of an array
 };
 

@@ -1,6 +1,7 @@
 // longhand finetune: from weights and instruction data to weights, or to low-rank updates beside them.
 #include <algorithm>
 #include <cctype>
+#include <filesystem>
 
 #include "longhand/instructions.h"
 #include "src/cli/train_flags.h"
@@ -15,14 +16,18 @@ struct Finetune {
   TrainFlags flags;
   TrainingRun training;
   EncodeOptions encode;
-  std::string data, validation_data, optimizer = "adamw";
+  std::vector<std::string> data;
+  std::string validation_data, optimizer = "adamw";
 
   void declare(CLI::App& command) {
     auto add = [&](const char* name, auto& field, const char* help, const char* type) {
       command.add_option(name, field, help)->default_str("")->type_name(type)->group("Data");
     };
     add("--model,--init", training.run.init, "weights to start from", "FILE");
-    add("--data", data, "examples: JSON lines or a JSON array", "FILE");
+    command.add_option("--data", data, "examples: JSON lines or a JSON array; may be repeated")
+        ->type_name("FILE")
+        ->allow_extra_args(false)
+        ->group("Data");
     add("--validation-data", validation_data, "examples for validation alone, in place of a split", "FILE");
     add("--validation-ratio", encode.validation, "share of the examples for validation (default 0.05)", "NUMBER");
     add("--template", encode.template_path, "prompt template: alpaca, context or a file (default: by the keys)",
@@ -47,7 +52,7 @@ struct Finetune {
 
     Tokenizer tokenizer = tokenizer_of(source);
     TokenFile tokens = read(tokenizer, options.config.vocab_size, common.json ? stderr : stdout);
-    training.run.tokens = data;
+    training.run.tokens = fmt::format("{}", fmt::join(data, ", "));
     training.go(options, common, &tokens);
   }
 
@@ -75,8 +80,22 @@ struct Finetune {
     return Tokenizer({static_cast<const char*>(model.data()), static_cast<size_t>(model.bytes())});
   }
 
+  /// Every file of --data. Where there are several, one gives its name to examples without a task.
+  InstructionFile read_all() const {
+    InstructionFile all{.path = data[0]};
+    for (const std::string& path : data) {
+      InstructionFile file = read_instructions(path, encode.skip_bad);
+      for (InstructionExample& example : file.examples) {
+        if (data.size() > 1 && example.task.empty()) example.task = std::filesystem::path(path).stem().string();
+        all.examples.push_back(std::move(example));
+      }
+      all.bad.insert(all.bad.end(), file.bad.begin(), file.bad.end());
+    }
+    return all;
+  }
+
   TokenFile read(const Tokenizer& tokenizer, int64_t vocab_size, FILE* out) const {
-    InstructionFile examples = read_instructions(data, encode.skip_bad), aside;
+    InstructionFile examples = read_all(), aside;
     if (!validation_data.empty()) aside = read_instructions(validation_data, encode.skip_bad);
     EncodedInstructions encoded =
         encode_instructions(tokenizer, examples, validation_data.empty() ? nullptr : &aside, encode);

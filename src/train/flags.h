@@ -15,7 +15,8 @@ struct TrainFlag {
   Later later = Later::fixed;
 };
 
-/// Calls on(flag, field) for every flag; fields are int64_t, uint64_t, double, float, bool, Dtype or ScheduleKind.
+/// Calls on(flag, field) for every flag; fields are int64_t, uint64_t, double, float, bool, Dtype, ScheduleKind,
+/// Difficulty or Pacing.
 template <class Options, class Visitor>
 void visit_train_flags(Options& o, Visitor&& on) {
   using F = TrainFlag;
@@ -72,6 +73,15 @@ void visit_finetune_flags(Options& o, Visitor&& on) {
   on(F{"--train-only", "train the parameters that match: *.bias or embedding.*, several separated by commas"},
      o.train_only);
   on(F{"--freeze", "leave the parameters that match as they are: layers.0.*,*.norm.*"}, o.freeze);
+  on(F{"--curriculum", "easy examples first: by length, rarity (of their tokens) or loss (default none)"},
+     o.curriculum);
+  on(F{"--pacing", "how the curriculum's share of the examples grows: linear (default), root or step"}, o.pacing);
+  on(F{"--curriculum-start", "share of the examples at the first step, easiest first (default 0.3)"},
+     o.curriculum_start);
+  on(F{"--curriculum-steps", "steps until all examples take part (default: half of all)"}, o.curriculum_steps);
+  on(F{"--task-weight", "what targets of a task count in the loss: de-en=0.5,en-de=2 (default 1)"}, o.task_weight);
+  on(F{"--task-temperature", "tasks come in proportion to size^(1 / T): 1 as they are, more evens them out (0 = off)"},
+     o.task_temperature);
   on(F{"--unfreeze", "epochs 1 and 2 train the top feed-forward layer, then one attention layer an epoch joins"},
      o.unfreeze);
   on(F{"--layer-decay", "learning rate times this for every layer below the top (default 1)"}, o.layer_decay);

@@ -12,6 +12,8 @@ using Json = nlohmann::ordered_json;
 
 void put(Json& json, const Dtype& value) { json = dtype_name(value); }
 void put(Json& json, const ScheduleKind& value) { json = schedule_name(value); }
+void put(Json& json, const Difficulty& value) { json = difficulty_name(value); }
+void put(Json& json, const Pacing& value) { json = pacing_name(value); }
 void put(Json& json, const float& value) { json = Json::parse(fmt::format("{}", value)); }
 template <class T>
 void put(Json& json, const T& value) {
@@ -20,6 +22,8 @@ void put(Json& json, const T& value) {
 
 void take(const Json& json, Dtype& value) { value = json.get<std::string>() == "bf16" ? Dtype::bf16 : Dtype::fp32; }
 void take(const Json& json, ScheduleKind& value) { value = parse_schedule(json.get<std::string>()); }
+void take(const Json& json, Difficulty& value) { value = parse_difficulty(json.get<std::string>()); }
+void take(const Json& json, Pacing& value) { value = parse_pacing(json.get<std::string>()); }
 template <class T>
 void take(const Json& json, T& value) {
   value = json.get<T>();
@@ -50,6 +54,10 @@ void check(const TrainOptions& o) {
   in_range("--dropout-embedding", d.embedding, 0, 0.99), in_range("--dropout-attention", d.attention, 0, 0.99);
   in_range("--dropout-residual", d.residual, 0, 0.99), in_range("--dropout-activation", d.activation, 0, 0.99);
   in_range("--dropout-feedforward", d.feedforward, 0, 0.99);
+  if (!(o.curriculum_start > 0 && o.curriculum_start <= 1))
+    fail_usage("--curriculum-start {}: it is a share above 0, at most 1", o.curriculum_start);
+  if (o.curriculum_steps < 0) fail_usage("--curriculum-steps {}: it cannot be negative", o.curriculum_steps);
+  if (o.task_temperature != 0) in_range("--task-temperature", o.task_temperature, 0.01, 1e6);
   in_range("--fgm", o.fgm, 0, 1e3);
   in_range("--layer-decay", o.layer_decay, 0, 1);
   if (o.patience < 0) fail_usage("--patience {}: it cannot be negative", o.patience);

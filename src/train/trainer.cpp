@@ -44,11 +44,6 @@ ParameterSet::Wanted trained(const TrainOptions& options) {
 
 }  // namespace
 
-std::unique_ptr<Loader> make_loader(const TrainOptions& o, const TokenStream& train) {
-  if (train.answers) return std::make_unique<ExampleLoader>(train, o.lanes, o.segment, o.pack, o.seed);
-  return std::make_unique<LaneLoader>(train, o.lanes, o.segment, o.mask_documents);
-}
-
 Trainer::State::State(Device& on, const TrainOptions& o, const TokenFile& file)
     : device(on),
       options(o),
@@ -217,6 +212,7 @@ StepReport Trainer::step() {
   report.thawed = s.unfreezing.advance(s.loader->state().epoch, s.updates);
   if (!report.thawed.empty()) s.show_gradients();
 
+  if (s.loader->needs_losses()) s.loader->take_losses(example_losses(s));
   bool fresh = s.loader->next_is_fresh();
   if (fresh) s.memory.clear();
   Batch batch = s.loader->next(s.memory.length(), fresh);

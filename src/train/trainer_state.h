@@ -47,4 +47,7 @@ struct Trainer::State {
   void show_gradients();
 };
 
+/// The mean loss of every training example's answer under the weights as they are.
+std::vector<float> example_losses(Trainer::State& s);
+
 }  // namespace longhand

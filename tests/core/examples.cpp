@@ -29,7 +29,7 @@ TEST_CASE("every answer is learnt once an epoch, packed or not, and nothing else
   for (int64_t i = 0; i < data.train().size(); ++i)
     if (data.train().answers.as<const uint8_t>()[i]) ++wanted[data.train().at(i)];
   for (bool pack : {true, false}) {
-    ExampleLoader loader(data.train(), 3, 16, pack, 1);
+    ExampleLoader loader(data.train(), {.lanes = 3, .segment = 16, .pack = pack, .seed = 1});
     CHECK(loader.batches_per_epoch() == (pack ? 6 : 14));
     CHECK(targets_of_an_epoch(loader) == wanted);
     CHECK(targets_of_an_epoch(loader) == wanted);

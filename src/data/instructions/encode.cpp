@@ -106,6 +106,12 @@ void append(TokenContent& stream, const Encoded& example) {
   stream.bytes += example.bytes;
 }
 
+void add_task(TokenContent& stream, const std::string& name) {
+  auto found = std::find(stream.task_names.begin(), stream.task_names.end(), name);
+  stream.tasks.push_back(static_cast<int32_t>(found - stream.task_names.begin()));
+  if (found == stream.task_names.end()) stream.task_names.push_back(name);
+}
+
 }  // namespace
 
 EncodedInstructions encode_instructions(const Tokenizer& tokenizer, const InstructionFile& file,
@@ -121,9 +127,10 @@ EncodedInstructions encode_instructions(const Tokenizer& tokenizer, const Instru
         std::string name = example.task.empty() ? "answers" : example.task;
         bool aside = to_validation || (!validation_file && validates(example, options));
         append(aside ? validation[name] : train, encoded);
+        if (!aside) add_task(train, name);
         ++(aside ? result.validation : result.train);
       } catch (const Error& error) {
-        std::string message = fmt::format("{}:{}: {}", from.path, example.line, error.what());
+        std::string message = fmt::format("{}:{}: {}", example.path, example.line, error.what());
         if (!options.skip_bad) fail("{}; --skip-bad leaves such examples out", message);
         result.bad.push_back(message);
       }
