@@ -15,6 +15,19 @@
 
 namespace longhand {
 
+/// Other forms of a stream's examples, made when they are drawn.
+class ExampleVariants {
+ public:
+  struct Variant {
+    std::vector<int32_t> tokens;
+    std::vector<uint8_t> answers;  // as in TokenStream
+  };
+  virtual ~ExampleVariants() = default;
+  /// The form of an example in batch `step`; without tokens where the example itself is meant.
+  virtual Variant make(int64_t example, int64_t step) const = 0;
+  virtual uint32_t checksum() const = 0;  // of what the forms are made by
+};
+
 /// A stream of tokens with the starts of its documents; `bytes` is the UTF-8 length of the text, 0 when unknown.
 struct TokenStream {
   std::string name;       // "train", or the language of a validation stream: "en", "zh", ...
@@ -24,6 +37,7 @@ struct TokenStream {
   ConstTensor answers = {};  // [N] u8, examples alone: 1 where the token is to be learnt; `bytes` counts those
   ConstTensor tasks = {};    // [documents] i32, examples alone: places in task_names; may be empty
   std::vector<std::string> task_names = {};
+  std::shared_ptr<const ExampleVariants> variants = {};
   int64_t size() const { return tokens.elements(); }
   int32_t at(int64_t index) const;
 };
@@ -39,6 +53,7 @@ struct TokenContent {
   std::vector<uint8_t> answers;
   std::vector<int32_t> tasks;
   std::vector<std::string> task_names;
+  std::shared_ptr<const ExampleVariants> variants;
   int64_t bytes = 0;
 };
 
@@ -109,7 +124,8 @@ class LaneLoader : public Loader {
 
 /// Examples (the documents of a stream with `answers`) in rows of T inputs. An example of n tokens feeds its first
 /// n - 1 and lies whole in one row; with `pack` a row takes as many as fit, in the order given, otherwise one. What is
-/// left of a row is padding: token 0 that sees itself alone and has no target.
+/// left of a row is padding: token 0 that sees itself alone and has no target. Examples that have variants get an
+/// eighth more room; a variant that needs still more is not used.
 class ExampleRows {
  public:
   /// Rows of one group, in an order drawn from `seed`. Fails when an example has fewer than two tokens or more than
@@ -122,6 +138,7 @@ class ExampleRows {
   const std::vector<int64_t>& first_rows() const { return first_rows_; }
   const std::vector<int64_t>& examples(int64_t row) const { return rows_[row]; }
   int64_t inputs(int64_t example) const;
+  int64_t room(int64_t example) const;
 
   /// Position-major [T, lanes] arrays of one step; weights may be empty.
   struct Columns {
@@ -131,8 +148,8 @@ class ExampleRows {
     Batch batch(int64_t segment) const;
   };
   Columns columns(int64_t lanes) const;
-  /// Writes row `row` (-1: padding alone) into one lane; returns its targets.
-  int64_t fill(int64_t row, Columns& columns, int64_t lane) const;
+  /// Writes row `row` (-1: padding alone) into one lane; returns its targets. With a step the examples' variants.
+  int64_t fill(int64_t row, Columns& columns, int64_t lane, int64_t step = -1) const;
   /// What targets of each task count, by their place in task_names; columns carry weights from here on.
   void weigh(std::vector<float> task_weights) { task_weights_ = std::move(task_weights); }
 

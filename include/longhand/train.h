@@ -48,14 +48,16 @@ struct TrainOptions {
   double layer_decay = 1;          // of the learning rate, a layer
   Difficulty curriculum = Difficulty::none;
   Pacing pacing = Pacing::linear;
-  double curriculum_start = 0.3;  // share of the examples, easiest first
-  int64_t curriculum_steps = 0;   // until all take part; 0 = half of the steps
-  double task_temperature = 0;    // of the tasks' shares, n^(1 / temperature); 0 = as they stand
-  std::string task_weight;        // "de-en=0.5,en-de=2"
-  double fgm = 0;                 // epsilon of adversarial training on the embedding; 0 = off
-  int64_t patience = 0;           // validations without a better loss that end the run; 0 = off
-  double spike = 2;               // a step whose loss exceeds the running mean by so many nats is skipped; 0 = off
-  int64_t max_skips = 10;         // so many skipped in a row end the run
+  double curriculum_start = 0.3;                  // share of the examples, easiest first
+  int64_t curriculum_steps = 0;                   // until all take part; 0 = half of the steps
+  double task_temperature = 0;                    // of the tasks' shares, n^(1 / temperature); 0 = as they stand
+  std::string task_weight;                        // "de-en=0.5,en-de=2"
+  bool augment = false, augment_answers = false;  // longhand/augment.h
+  double augment_synonyms = 0.2, augment_insertions = 0.1, augment_shuffles = 0.05;
+  double fgm = 0;          // epsilon of adversarial training on the embedding; 0 = off
+  int64_t patience = 0;    // validations without a better loss that end the run; 0 = off
+  double spike = 2;        // a step whose loss exceeds the running mean by so many nats is skipped; 0 = off
+  int64_t max_skips = 10;  // so many skipped in a row end the run
   uint64_t seed = 0;
 
   /// Fills what 0 stands for, fails with the first impossible setting. `batches_per_epoch` 0 leaves steps alone.

@@ -3,6 +3,7 @@
 #include <cctype>
 #include <filesystem>
 
+#include "longhand/augment.h"
 #include "longhand/instructions.h"
 #include "src/cli/train_flags.h"
 #include "src/cli/training_run.h"
@@ -18,6 +19,7 @@ struct Finetune {
   EncodeOptions encode;
   std::vector<std::string> data;
   std::string validation_data, optimizer = "adamw";
+  AugmentOptions augment;
 
   void declare(CLI::App& command) {
     auto add = [&](const char* name, auto& field, const char* help, const char* type) {
@@ -34,6 +36,12 @@ struct Finetune {
         "NAME");
     command.add_flag("--skip-bad", encode.skip_bad, "leave out examples that cannot be used, and count them")
         ->group("Data");
+    command.add_option("--thesaurus", augment.thesauri, "synonyms for --augment: FILE, or de=FILE; may be repeated")
+        ->type_name("FILE")
+        ->allow_extra_args(false)
+        ->group("Data");
+    add("--augment-language", augment.language, "of examples that do not say theirs; in de and lb nouns are capitals",
+        "NAME");
     command.add_option("--optimizer,--type", optimizer, "adamw")->type_name("NAME")->group("Training");
     training.declare(command);
     flags.declare_finetuning(command), flags.declare_training(command);
@@ -49,6 +57,8 @@ struct Finetune {
     sizes.resolve(0);
     if (options.micro_batch == 0) options.micro_batch = whole_part(options.lanes, tokens_at_a_time / sizes.segment);
     encode.segment = sizes.segment, encode.seed = options.seed;
+    if (options.augment) encode.augmenter = augmenter(options);
+    if (!options.augment && !augment.thesauri.empty()) fail_usage("--thesaurus needs --augment");
 
     Tokenizer tokenizer = tokenizer_of(source);
     TokenFile tokens = read(tokenizer, options.config.vocab_size, common.json ? stderr : stdout);
@@ -64,6 +74,12 @@ struct Finetune {
     if (name != "adamw") fail_usage("--optimizer {}: it takes adamw", optimizer);
     if (!(encode.validation >= 0 && encode.validation <= 0.5))
       fail_usage("--validation-ratio {}: it is a share between 0 and 0.5", encode.validation);
+  }
+
+  std::shared_ptr<const Augmenter> augmenter(const TrainOptions& o) {
+    augment.synonyms = o.augment_synonyms, augment.insertions = o.augment_insertions;
+    augment.shuffles = o.augment_shuffles, augment.answers = o.augment_answers, augment.seed = o.seed;
+    return std::make_shared<Augmenter>(augment);
   }
 
   /// The largest divisor of `whole` that is at most `limit`, and at least 1.

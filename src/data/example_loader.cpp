@@ -92,7 +92,7 @@ Batch ExampleLoader::next(int64_t, bool& fresh) {
   fresh = true;
   const ExampleRows& from = options_.curriculum.at_work(at_.step) ? easy_->rows : rows_;
   std::vector<int64_t> rows = rows_of_batch();
-  for (int64_t lane = 0; lane < options_.lanes; ++lane) from.fill(rows[lane], columns_, lane);
+  for (int64_t lane = 0; lane < options_.lanes; ++lane) from.fill(rows[lane], columns_, lane, at_.step);
   ++at_.step, at_.epoch = at_.step / batches_per_epoch();
   return columns_.batch(options_.segment);
 }

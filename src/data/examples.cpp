@@ -35,13 +35,18 @@ int64_t ExampleRows::inputs(int64_t e) const {
   return end - first - 1;
 }
 
+int64_t ExampleRows::room(int64_t e) const {
+  int64_t needed = inputs(e);
+  return stream_.variants && needed < segment_ ? std::min(segment_, needed + (needed + 7) / 8) : needed;
+}
+
 void ExampleRows::add_group(const std::vector<int64_t>& examples, bool pack) {
   first_rows_.push_back(size());
   std::vector<std::pair<size_t, int64_t>> open;  // row, inputs still free
   for (int64_t e : examples) {
-    int64_t needed = inputs(e);
+    int64_t needed = room(e);
     if (needed < 1 || needed > segment_)
-      fail("example {} of {} has {} tokens: rows of {} take 2 to {}", e, stream_.name, needed + 1, segment_,
+      fail("example {} of {} has {} tokens: rows of {} take 2 to {}", e, stream_.name, inputs(e) + 1, segment_,
            segment_ + 1);
     auto place = std::find_if(open.begin(), open.end(), [&](const auto& row) { return row.second >= needed; });
     if (pack && place != open.end()) {
@@ -69,7 +74,7 @@ Batch ExampleRows::Columns::batch(int64_t segment) const {
   return batch;
 }
 
-int64_t ExampleRows::fill(int64_t row, Columns& c, int64_t lane) const {
+int64_t ExampleRows::fill(int64_t row, Columns& c, int64_t lane, int64_t step) const {
   int64_t at = 0, answers = 0;
   float weight = 1;
   auto put = [&](int32_t token, int32_t target, int64_t start) {
@@ -77,16 +82,26 @@ int64_t ExampleRows::fill(int64_t row, Columns& c, int64_t lane) const {
     if (!c.weights.empty()) c.weights[place] = weight;
     c.tokens[place] = token, c.targets[place] = target, c.document_start[place] = static_cast<int32_t>(start);
   };
-  if (row >= 0)
-    for (int64_t e : rows_[row]) {
-      auto [first, end] = example(stream_, e);
-      if (!task_weights_.empty()) weight = task_weights_[stream_.tasks.as<const int32_t>()[e]];
-      for (int64_t start = at, i = first; i + 1 < end; ++i) {
-        bool learnt = stream_.answers.as<const uint8_t>()[i + 1] != 0;
-        put(stream_.at(i), learnt ? stream_.at(i + 1) : -1, start);
-        answers += learnt;
-      }
+  auto put_all = [&](int64_t count, auto&& token, auto&& learnt) {
+    for (int64_t start = at, i = 0; i + 1 < count; ++i) {
+      put(token(i), learnt(i + 1) ? token(i + 1) : -1, start);
+      answers += learnt(i + 1) ? 1 : 0;
     }
+  };
+  for (int64_t e : row >= 0 ? rows_[row] : std::vector<int64_t>()) {
+    if (!task_weights_.empty()) weight = task_weights_[stream_.tasks.as<const int32_t>()[e]];
+    ExampleVariants::Variant v;
+    if (stream_.variants && step >= 0) v = stream_.variants->make(e, step);
+    int64_t size = static_cast<int64_t>(v.tokens.size());
+    auto [first, end] = example(stream_, e);
+    if (size > 1 && size - 1 <= room(e))
+      put_all(
+          size, [&](int64_t i) { return v.tokens[i]; }, [&](int64_t i) { return v.answers[i] != 0; });
+    else
+      put_all(
+          end - first, [&, from = first](int64_t i) { return stream_.at(from + i); },
+          [&, from = first](int64_t i) { return stream_.answers.as<const uint8_t>()[from + i] != 0; });
+  }
   while (at < segment_) put(0, -1, at);
   return answers;
 }

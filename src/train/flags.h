@@ -82,6 +82,12 @@ void visit_finetune_flags(Options& o, Visitor&& on) {
   on(F{"--task-weight", "what targets of a task count in the loss: de-en=0.5,en-de=2 (default 1)"}, o.task_weight);
   on(F{"--task-temperature", "tasks come in proportion to size^(1 / T): 1 as they are, more evens them out (0 = off)"},
      o.task_temperature);
+  on(F{"--augment", "every batch sees its examples in another form: synonyms, insertions, words that change places"},
+     o.augment);
+  on(F{"--augment-synonyms", "share of the words that a synonym replaces (default 0.2)"}, o.augment_synonyms);
+  on(F{"--augment-insertions", "share of the words behind which one is inserted (default 0.1)"}, o.augment_insertions);
+  on(F{"--augment-shuffles", "share of the words that change places with the next (default 0.05)"}, o.augment_shuffles);
+  on(F{"--augment-answers", "answers too, which are left alone otherwise"}, o.augment_answers);
   on(F{"--unfreeze", "epochs 1 and 2 train the top feed-forward layer, then one attention layer an epoch joins"},
      o.unfreeze);
   on(F{"--layer-decay", "learning rate times this for every layer below the top (default 1)"}, o.layer_decay);

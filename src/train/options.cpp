@@ -58,6 +58,9 @@ void check(const TrainOptions& o) {
     fail_usage("--curriculum-start {}: it is a share above 0, at most 1", o.curriculum_start);
   if (o.curriculum_steps < 0) fail_usage("--curriculum-steps {}: it cannot be negative", o.curriculum_steps);
   if (o.task_temperature != 0) in_range("--task-temperature", o.task_temperature, 0.01, 1e6);
+  in_range("--augment-synonyms", o.augment_synonyms, 0, 1);
+  in_range("--augment-insertions", o.augment_insertions, 0, 1);
+  in_range("--augment-shuffles", o.augment_shuffles, 0, 1);
   in_range("--fgm", o.fgm, 0, 1e3);
   in_range("--layer-decay", o.layer_decay, 0, 1);
   if (o.patience < 0) fail_usage("--patience {}: it cannot be negative", o.patience);
