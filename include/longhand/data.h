@@ -4,14 +4,29 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "longhand/curriculum.h"
 #include "longhand/model.h"
 #include "longhand/safetensors.h"
 
 namespace longhand {
+
+/// Other forms of a stream's examples, made when they are drawn.
+class ExampleVariants {
+ public:
+  struct Variant {
+    std::vector<int32_t> tokens;
+    std::vector<uint8_t> answers;  // as in TokenStream
+  };
+  virtual ~ExampleVariants() = default;
+  /// The form of an example in batch `step`; without tokens where the example itself is meant.
+  virtual Variant make(int64_t example, int64_t step) const = 0;
+  virtual uint32_t checksum() const = 0;  // of what the forms are made by
+};
 
 /// A stream of tokens with the starts of its documents; `bytes` is the UTF-8 length of the text, 0 when unknown.
 struct TokenStream {
@@ -20,6 +35,9 @@ struct TokenStream {
   ConstTensor documents;  // [documents] i64, ascending, first 0; empty when unknown
   int64_t bytes = 0;
   ConstTensor answers = {};  // [N] u8, examples alone: 1 where the token is to be learnt; `bytes` counts those
+  ConstTensor tasks = {};    // [documents] i32, examples alone: places in task_names; may be empty
+  std::vector<std::string> task_names = {};
+  std::shared_ptr<const ExampleVariants> variants = {};
   int64_t size() const { return tokens.elements(); }
   int32_t at(int64_t index) const;
 };
@@ -33,6 +51,9 @@ struct TokenContent {
   std::vector<uint32_t> tokens;
   std::vector<int64_t> documents;
   std::vector<uint8_t> answers;
+  std::vector<int32_t> tasks;
+  std::vector<std::string> task_names;
+  std::shared_ptr<const ExampleVariants> variants;
   int64_t bytes = 0;
 };
 
@@ -73,6 +94,11 @@ class Loader {
   virtual LoaderState state() const = 0;
   virtual void restore(const LoaderState& state) = 0;  // fails when it is of other batches
   virtual int64_t batches_per_epoch() const = 0;
+
+  /// Whether a curriculum by loss still waits for the losses of its examples; they are kept in checkpoints.
+  virtual bool needs_losses() const { return false; }
+  virtual void take_losses(std::vector<float>) {}
+  virtual std::vector<float> losses() const { return {}; }
 };
 
 /// Lanes of a stream, which must outlive the loader: with n = floor((N - 1) / B), lane b is tokens [b n, b n + n];
@@ -97,48 +123,91 @@ class LaneLoader : public Loader {
 };
 
 /// Examples (the documents of a stream with `answers`) in rows of T inputs. An example of n tokens feeds its first
-/// n - 1 and lies whole in one row; with `pack` a row takes as many as fit, in an order drawn from `seed`, otherwise
-/// one. What is left of a row is padding: token 0 that sees itself alone and has no target.
+/// n - 1 and lies whole in one row; with `pack` a row takes as many as fit, in the order given, otherwise one. What is
+/// left of a row is padding: token 0 that sees itself alone and has no target. Examples that have variants get an
+/// eighth more room; a variant that needs still more is not used.
 class ExampleRows {
  public:
-  /// Fails when an example has fewer than two tokens or more than T + 1.
+  /// Rows of one group, in an order drawn from `seed`. Fails when an example has fewer than two tokens or more than
+  /// T + 1.
   ExampleRows(TokenStream stream, int64_t segment, bool pack, uint64_t seed);
+  /// Rows of several groups of examples, each in its own order.
+  ExampleRows(TokenStream stream, int64_t segment, bool pack, const std::vector<std::vector<int64_t>>& groups);
   int64_t size() const { return static_cast<int64_t>(rows_.size()); }
-  /// Position-major [T, lanes] arrays of one step.
+  /// The first row of every group, and behind them size().
+  const std::vector<int64_t>& first_rows() const { return first_rows_; }
+  const std::vector<int64_t>& examples(int64_t row) const { return rows_[row]; }
+  int64_t inputs(int64_t example) const;
+  int64_t room(int64_t example) const;
+
+  /// Position-major [T, lanes] arrays of one step; weights may be empty.
   struct Columns {
     std::vector<int32_t> tokens, targets, document_start;
     int64_t lanes = 0;
+    std::vector<float> weights = {};
     Batch batch(int64_t segment) const;
   };
   Columns columns(int64_t lanes) const;
-  /// Writes row `row` (-1: padding alone) into one lane; returns its targets.
-  int64_t fill(int64_t row, Columns& columns, int64_t lane) const;
+  /// Writes row `row` (-1: padding alone) into one lane; returns its targets. With a step the examples' variants.
+  int64_t fill(int64_t row, Columns& columns, int64_t lane, int64_t step = -1) const;
+  /// What targets of each task count, by their place in task_names; columns carry weights from here on.
+  void weigh(std::vector<float> task_weights) { task_weights_ = std::move(task_weights); }
 
  private:
+  void add_group(const std::vector<int64_t>& examples, bool pack);
   TokenStream stream_;
   int64_t segment_;
   std::vector<std::vector<int64_t>> rows_;  // the examples of each
+  std::vector<int64_t> first_rows_;
+  std::vector<float> task_weights_;
+};
+
+struct ExampleOptions {
+  int64_t lanes = 1, segment = 0;
+  bool pack = true;
+  uint64_t seed = 0;
+  Curriculum curriculum = {};
+  double task_temperature = 0;  // 0 = tasks are mixed as they stand; otherwise rows of one task each, see RowOrder
+  std::vector<float> task_weights = {};  // see ExampleRows::weigh
 };
 
 /// Every row of examples once an epoch, in an order drawn from (seed, epoch), `lanes` a batch; the last batch is filled
-/// up with padding. Every batch starts with empty memory, since no example goes on from another.
+/// up with padding. Every batch starts with empty memory, since no example goes on from another. While a curriculum is
+/// at work, batches are drawn from its share of rows that were packed in the order of difficulty.
 class ExampleLoader : public Loader {
  public:
-  ExampleLoader(TokenStream stream, int64_t lanes, int64_t segment, bool pack, uint64_t seed);
+  ExampleLoader(TokenStream stream, const ExampleOptions& options);
   Batch next(int64_t memory_length, bool& fresh) override;
   bool next_is_fresh() const override { return true; }
   LoaderState state() const override { return at_; }
   void restore(const LoaderState& state) override;
   int64_t batches_per_epoch() const override;
+  bool needs_losses() const override { return options_.curriculum.difficulty == Difficulty::loss && !easy_; }
+  void take_losses(std::vector<float> losses) override;
+  std::vector<float> losses() const override { return losses_; }
 
  private:
+  struct Ranked {
+    ExampleRows rows;
+    RowOrder order;
+  };
+  void rank(const std::vector<float>& difficulty);
+  std::vector<int64_t> rows_of_batch();
+
+  ExampleOptions options_;
+  TokenStream stream_;
+  std::vector<std::vector<int64_t>> groups_;  // examples, in an order drawn from the seed
   ExampleRows rows_;
+  RowOrder order_;
+  std::optional<Ranked> easy_;
+  std::vector<float> losses_;
   ExampleRows::Columns columns_;
-  int64_t segment_;
-  uint64_t seed_;
   LoaderState at_;
-  std::vector<int64_t> order_;
+  std::vector<int64_t> epoch_order_;
   int64_t ordered_epoch_ = -1;
 };
+
+/// The difficulty of every example of a stream by length or rarity; see Curriculum.
+std::vector<float> example_difficulty(const TokenStream& stream, Difficulty kind);
 
 }  // namespace longhand

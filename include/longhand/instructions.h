@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -14,6 +15,8 @@
 #include "longhand/text.h"
 
 namespace longhand {
+
+class Augmenter;
 
 /// One example: {"instruction", "input", "output"}, {"context", "question", "answer"}, or a chat,
 /// {"messages": [{"role": "system" | "user" | "assistant", "content"}, ...]}.
@@ -26,6 +29,7 @@ struct InstructionExample {
   std::vector<Message> messages;              // of a chat, which has neither
   std::string task, source;                   // optional keys: names its validation row; keeps it on one side
   bool negative = false;  // "negative": true, "label": 0, or an answer that is "no", "0" or "unanswerable"
+  std::string path;       // of its file
   int64_t line = 0;       // in a file of JSON lines; the entry, from 1, of an array
 };
 
@@ -58,7 +62,8 @@ struct EncodeOptions {
   int64_t segment = 0;        // inputs of an example at most
   double validation = 0.05;   // share of the examples, by their source or prompt: equal ones stay on one side
   uint64_t seed = 0;
-  bool skip_bad = false;  // leave out what does not fit, and count it
+  bool skip_bad = false;                       // leave out what does not fit, and count it
+  std::shared_ptr<const Augmenter> augmenter;  // what makes the variants of the examples to train on; may be null
 };
 
 struct EncodedInstructions {

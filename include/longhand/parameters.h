@@ -83,6 +83,8 @@ class ParameterSet {
   ParameterSet(std::string arena_name, const ModelConfig& config, Dtype type, Wanted wanted = {});
   ParameterSet(std::string arena_name, const ModelConfig& config, WeightFormats formats, Wanted wanted = {});
   void commit(Device& device);
+  /// Shows the tensors of these names alone; the others are empty until they are shown, their memory stays.
+  void show(Wanted shown);
 
   int64_t bytes() const { return arena_.bytes(); }
   Dtype type() const { return formats_.type; }
@@ -106,7 +108,7 @@ class ParameterSet {
   void lay_out();
   ModelConfig config_;
   WeightFormats formats_;
-  Wanted wanted_;
+  Wanted wanted_, shown_;
   Arena arena_;
   std::vector<ParameterInfo> list_;
   std::vector<Tensor> tensors_, scales_;

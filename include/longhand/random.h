@@ -40,6 +40,7 @@ enum class RandomUse : uint32_t {
   stochastic_rounding = 7,
   sampling = 8,
   shuffle = 9,
+  augmentation = 10,
 };
 
 /// One stream of numbers: block b of it is philox(seed, b, b >> 32 (16 bits) | layer << 16, step, use << 24 | step >>

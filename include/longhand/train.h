@@ -44,9 +44,20 @@ struct TrainOptions {
   bool examples = false;           // rows of whole examples (longhand/data.h), no memory between them
   bool pack = true;                // several examples a row
   std::string train_only, freeze;  // patterns of parameter names: "*.bias,norm.*"
-  int64_t patience = 0;            // validations without a better loss that end the run; 0 = off
-  double spike = 2;                // a step whose loss exceeds the running mean by so many nats is skipped; 0 = off
-  int64_t max_skips = 10;          // so many skipped in a row end the run
+  bool unfreeze = false;           // the top feed-forward layer first, then the attention layers from above
+  double layer_decay = 1;          // of the learning rate, a layer
+  Difficulty curriculum = Difficulty::none;
+  Pacing pacing = Pacing::linear;
+  double curriculum_start = 0.3;                  // share of the examples, easiest first
+  int64_t curriculum_steps = 0;                   // until all take part; 0 = half of the steps
+  double task_temperature = 0;                    // of the tasks' shares, n^(1 / temperature); 0 = as they stand
+  std::string task_weight;                        // "de-en=0.5,en-de=2"
+  bool augment = false, augment_answers = false;  // longhand/augment.h
+  double augment_synonyms = 0.2, augment_insertions = 0.1, augment_shuffles = 0.05;
+  double fgm = 0;          // epsilon of adversarial training on the embedding; 0 = off
+  int64_t patience = 0;    // validations without a better loss that end the run; 0 = off
+  double spike = 2;        // a step whose loss exceeds the running mean by so many nats is skipped; 0 = off
+  int64_t max_skips = 10;  // so many skipped in a row end the run
   uint64_t seed = 0;
 
   /// Fills what 0 stands for, fails with the first impossible setting. `batches_per_epoch` 0 leaves steps alone.
@@ -54,9 +65,14 @@ struct TrainOptions {
   Schedule make_schedule() const;
   bool has_master() const { return type == Dtype::bf16 && master == Dtype::fp32; }
   int64_t micro_batches() const { return lanes / micro_batch; }
-  /// Whether a parameter is trained: it matches a pattern of train_only (empty: any; with low-rank updates they are
-  /// trained, and of the rest what train_only names), and none of freeze. In a pattern * stands for any characters.
-  bool trains(std::string_view name) const;
+  /// Whether a parameter is trained: it matches a pattern of train_only (empty: any; with low-rank updates or
+  /// `unfreeze` these decide, and train_only adds to them), and none of freeze. In a pattern * stands for any
+  /// characters.
+  bool trains(std::string_view name) const { return stage(name) >= 0; }
+  /// When a parameter begins to train: 0 = at once, k = in stage k of `unfreeze`, -1 = never.
+  int64_t stage(std::string_view name) const;
+  /// What is trained, and what FGM climbs by.
+  bool has_gradient(std::string_view name) const { return trains(name) || (fgm > 0 && name == "embedding.weight"); }
   PassShape pass_shape() const;
   PassShape validation_shape() const;
 
@@ -73,8 +89,8 @@ TrainOptions parse_train_options(std::string_view json, const ModelConfig& confi
 /// The options that a checkpoint was made with.
 TrainOptions read_train_options(const SafetensorsFile& file);
 
-/// Bytes of every arena of a run, in order: weights, gradients, master, moments, activations, memory, scratch,
-/// validation.
+/// Bytes of every arena of a run, in order: weights, gradients, master, moments, activations, memory, scratch, with FGM
+/// adversarial, validation.
 struct MemoryPlan {
   struct Row {
     std::string name;
@@ -108,6 +124,7 @@ struct StepReport {
   double flops = 0;     // as training_flops_per_token counts them
   std::string skipped;  // why no update was made; empty when one was
   int64_t skipped_in_a_row = 0;
+  std::string thawed;  // what began to train with this step: "layers.3.attention"
 };
 
 struct ValidationRow {

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
+#include "longhand/augment.h"
 #include "longhand/files.h"
 #include "longhand/instructions.h"
 #include "src/cli/command.h"
@@ -15,6 +16,8 @@ namespace {
 struct DataFlags {
   std::string action, file, validation;
   BuildOptions build{.directory = "data/corpus"};
+  std::string output;
+  AugmentOptions augment;
 };
 
 void print_json(const InstructionCheck& c) {
@@ -61,13 +64,30 @@ void build(const DataFlags& flags) {
   fmt::print("{}: {} examples\n", flags.file, std::count(lines.begin(), lines.end(), '\n'));
 }
 
+void augment(const DataFlags& flags) {
+  if (flags.output.empty()) fail_usage("data augment: --output is missing");
+  InstructionFile file = read_instructions(flags.file, false);
+  Augmenter augmenter(flags.augment);
+  std::string lines;
+  int64_t changed = 0;
+  for (size_t i = 0; i < file.examples.size(); ++i) {
+    std::string line = example_json(augmenter.example(file.examples[i], i));
+    changed += line != example_json(file.examples[i]);
+    lines += line + '\n';
+  }
+  write_file(flags.output, lines);
+  fmt::print("{}: {} examples, {} of them changed\n", flags.output, file.examples.size(), changed);
+}
+
 }  // namespace
 
 void add_data(CLI::App& app, Common& common) {
-  CLI::App* command = add_command(app, common, "data", "look at instruction data (check), or make some (build)");
+  CLI::App* command =
+      add_command(app, common, "data", "look at instruction data (check), make some (build) or change some (augment)");
   auto flags = std::make_shared<DataFlags>();
-  command->add_option("ACTION", flags->action,
-                      "check: exit code 0 clean, 3 with warnings, 1 unusable; build: translations");
+  command->add_option(
+      "ACTION", flags->action,
+      "check: exit code 0 clean, 3 with warnings, 1 unusable; build: translations; augment: FILE with other words");
   command->add_option("FILE", flags->file, "examples: read by check, written by build");
   command->add_option("--validation-data", flags->validation, "check: examples that must not stand in FILE")
       ->type_name("FILE");
@@ -78,13 +98,27 @@ void add_data(CLI::App& app, Common& common) {
   add("--languages", flags->build.languages, "two or more: en,de,fr", "LIST")->delimiter(',');
   add("--examples", flags->build.examples, "how many, of all directions together", "N");
   add("--largest", flags->build.largest, "bytes of a text at most", "N");
+  auto change = [&](const char* name, auto& value, const char* meaning, const char* type) {
+    return command->add_option(name, value, meaning)->type_name(type)->group("Augment");
+  };
+  change("--output", flags->output, "file to write", "FILE");
+  change("--thesaurus", flags->augment.thesauri, "synonyms: FILE, or de=FILE for one language; may be repeated", "FILE")
+      ->allow_extra_args(false);
+  change("--augment-synonyms", flags->augment.synonyms, "share of the words that a synonym replaces", "NUMBER");
+  change("--augment-insertions", flags->augment.insertions, "share of the words behind which one is inserted",
+         "NUMBER");
+  change("--augment-shuffles", flags->augment.shuffles, "share of the words that change places with the next",
+         "NUMBER");
+  change("--augment-language", flags->augment.language, "of examples that do not say theirs", "NAME");
+  command->add_flag("--augment-answers", flags->augment.answers, "answers too")->group("Augment");
   command->callback([flags, &common] {
     common.run = [flags, &common] {
-      flags->build.seed = common.seed;
+      flags->build.seed = flags->augment.seed = common.seed;
       if (flags->file.empty()) fail_usage("data: a file is missing: longhand data check FILE");
       if (flags->action == "check") return check(*flags, common);
       if (flags->action == "build") return build(*flags);
-      fail_usage("data {}: it takes check or build", flags->action);
+      if (flags->action == "augment") return augment(*flags);
+      fail_usage("data {}: it takes check, build or augment", flags->action);
     };
   });
 }

@@ -1,7 +1,9 @@
 // longhand finetune: from weights and instruction data to weights, or to low-rank updates beside them.
 #include <algorithm>
 #include <cctype>
+#include <filesystem>
 
+#include "longhand/augment.h"
 #include "longhand/instructions.h"
 #include "src/cli/train_flags.h"
 #include "src/cli/training_run.h"
@@ -15,20 +17,31 @@ struct Finetune {
   TrainFlags flags;
   TrainingRun training;
   EncodeOptions encode;
-  std::string data, validation_data, optimizer = "adamw";
+  std::vector<std::string> data;
+  std::string validation_data, optimizer = "adamw";
+  AugmentOptions augment;
 
   void declare(CLI::App& command) {
     auto add = [&](const char* name, auto& field, const char* help, const char* type) {
       command.add_option(name, field, help)->default_str("")->type_name(type)->group("Data");
     };
     add("--model,--init", training.run.init, "weights to start from", "FILE");
-    add("--data", data, "examples: JSON lines or a JSON array", "FILE");
+    command.add_option("--data", data, "examples: JSON lines or a JSON array; may be repeated")
+        ->type_name("FILE")
+        ->allow_extra_args(false)
+        ->group("Data");
     add("--validation-data", validation_data, "examples for validation alone, in place of a split", "FILE");
     add("--validation-ratio", encode.validation, "share of the examples for validation (default 0.05)", "NUMBER");
     add("--template", encode.template_path, "prompt template: alpaca, context or a file (default: by the keys)",
         "NAME");
     command.add_flag("--skip-bad", encode.skip_bad, "leave out examples that cannot be used, and count them")
         ->group("Data");
+    command.add_option("--thesaurus", augment.thesauri, "synonyms for --augment: FILE, or de=FILE; may be repeated")
+        ->type_name("FILE")
+        ->allow_extra_args(false)
+        ->group("Data");
+    add("--augment-language", augment.language, "of examples that do not say theirs; in de and lb nouns are capitals",
+        "NAME");
     command.add_option("--optimizer,--type", optimizer, "adamw")->type_name("NAME")->group("Training");
     training.declare(command);
     flags.declare_finetuning(command), flags.declare_training(command);
@@ -44,10 +57,12 @@ struct Finetune {
     sizes.resolve(0);
     if (options.micro_batch == 0) options.micro_batch = whole_part(options.lanes, tokens_at_a_time / sizes.segment);
     encode.segment = sizes.segment, encode.seed = options.seed;
+    if (options.augment) encode.augmenter = augmenter(options);
+    if (!options.augment && !augment.thesauri.empty()) fail_usage("--thesaurus needs --augment");
 
     Tokenizer tokenizer = tokenizer_of(source);
     TokenFile tokens = read(tokenizer, options.config.vocab_size, common.json ? stderr : stdout);
-    training.run.tokens = data;
+    training.run.tokens = fmt::format("{}", fmt::join(data, ", "));
     training.go(options, common, &tokens);
   }
 
@@ -59,6 +74,12 @@ struct Finetune {
     if (name != "adamw") fail_usage("--optimizer {}: it takes adamw", optimizer);
     if (!(encode.validation >= 0 && encode.validation <= 0.5))
       fail_usage("--validation-ratio {}: it is a share between 0 and 0.5", encode.validation);
+  }
+
+  std::shared_ptr<const Augmenter> augmenter(const TrainOptions& o) {
+    augment.synonyms = o.augment_synonyms, augment.insertions = o.augment_insertions;
+    augment.shuffles = o.augment_shuffles, augment.answers = o.augment_answers, augment.seed = o.seed;
+    return std::make_shared<Augmenter>(augment);
   }
 
   /// The largest divisor of `whole` that is at most `limit`, and at least 1.
@@ -75,8 +96,22 @@ struct Finetune {
     return Tokenizer({static_cast<const char*>(model.data()), static_cast<size_t>(model.bytes())});
   }
 
+  /// Every file of --data. Where there are several, one gives its name to examples without a task.
+  InstructionFile read_all() const {
+    InstructionFile all{.path = data[0]};
+    for (const std::string& path : data) {
+      InstructionFile file = read_instructions(path, encode.skip_bad);
+      for (InstructionExample& example : file.examples) {
+        if (data.size() > 1 && example.task.empty()) example.task = std::filesystem::path(path).stem().string();
+        all.examples.push_back(std::move(example));
+      }
+      all.bad.insert(all.bad.end(), file.bad.begin(), file.bad.end());
+    }
+    return all;
+  }
+
   TokenFile read(const Tokenizer& tokenizer, int64_t vocab_size, FILE* out) const {
-    InstructionFile examples = read_instructions(data, encode.skip_bad), aside;
+    InstructionFile examples = read_all(), aside;
     if (!validation_data.empty()) aside = read_instructions(validation_data, encode.skip_bad);
     EncodedInstructions encoded =
         encode_instructions(tokenizer, examples, validation_data.empty() ? nullptr : &aside, encode);

@@ -18,6 +18,11 @@ constexpr Word<ScheduleKind> schedule_words[] = {{"cosine", ScheduleKind::cosine
                                                  {"linear", ScheduleKind::linear},
                                                  {"constant", ScheduleKind::constant},
                                                  {"wsd", ScheduleKind::wsd}};
+constexpr Word<Difficulty> difficulty_words[] = {{"none", Difficulty::none},
+                                                 {"length", Difficulty::length},
+                                                 {"rarity", Difficulty::rarity},
+                                                 {"loss", Difficulty::loss}};
+constexpr Word<Pacing> pacing_words[] = {{"linear", Pacing::linear}, {"root", Pacing::root}, {"step", Pacing::step}};
 
 /// Declares one flag of the right kind for its field.
 struct Declare {
@@ -48,12 +53,14 @@ struct Declare {
   void operator()(const TrainFlag& f, NormPlacement& field) const { words(f, field, norm_words); }
   void operator()(const TrainFlag& f, Activation& field) const { words(f, field, activation_words); }
   void operator()(const TrainFlag& f, ScheduleKind& field) const { words(f, field, schedule_words); }
+  void operator()(const TrainFlag& f, Difficulty& field) const { words(f, field, difficulty_words); }
+  void operator()(const TrainFlag& f, Pacing& field) const { words(f, field, pacing_words); }
   void operator()(const TrainFlag& f, bool& field) const {
     std::string off = fmt::format("!--no-{}", flag_key(f));
     keep(f, command.add_flag(fmt::format("{},{}", f.names, off), field, f.help), "");
   }
   void operator()(const TrainFlag& f, std::string& field) const {
-    keep(f, command.add_option(f.names, field, f.help), "LIST");
+    keep(f, command.add_option(f.names, field, f.help)->join(','), "LIST");
   }
   void operator()(const TrainFlag& f, int64_t& field) const {
     keep(f, command.add_option(f.names, field, f.help), "N");

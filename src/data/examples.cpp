@@ -10,16 +10,6 @@ namespace {
 
 constexpr size_t open_rows = 64;  // rows that still take examples while packing
 
-/// 0, 1, ..., count - 1 in an order drawn from (seed, step).
-std::vector<int64_t> shuffled(int64_t count, uint64_t seed, uint64_t step) {
-  RandomStream random{.seed = seed, .step = step, .use = RandomUse::shuffle};
-  std::vector<int64_t> order(count);
-  std::iota(order.begin(), order.end(), int64_t{0});
-  for (int64_t i = count - 1; i > 0; --i)
-    std::swap(order[i], order[static_cast<uint64_t>(random.bits(i)) * static_cast<uint64_t>(i + 1) >> 32]);
-  return order;
-}
-
 /// Example e of a stream: tokens [first, end).
 std::pair<int64_t, int64_t> example(const TokenStream& stream, int64_t e) {
   const int64_t* start = stream.documents.as<const int64_t>();
@@ -29,31 +19,50 @@ std::pair<int64_t, int64_t> example(const TokenStream& stream, int64_t e) {
 }  // namespace
 
 ExampleRows::ExampleRows(TokenStream stream, int64_t segment, bool pack, uint64_t seed)
+    : ExampleRows(stream, segment, pack, {shuffled(stream.documents.elements(), seed, 0)}) {}
+
+ExampleRows::ExampleRows(TokenStream stream, int64_t segment, bool pack,
+                         const std::vector<std::vector<int64_t>>& groups)
     : stream_(std::move(stream)), segment_(segment) {
-  int64_t count = stream_.documents.elements();
-  if (stream_.answers.elements() != stream_.size() || count == 0)
+  if (stream_.answers.elements() != stream_.size() || stream_.documents.elements() == 0)
     fail("stream {} does not say which tokens of which examples are answers", stream_.name);
+  for (const std::vector<int64_t>& examples : groups) add_group(examples, pack);
+  first_rows_.push_back(size());
+}
+
+int64_t ExampleRows::inputs(int64_t e) const {
+  auto [first, end] = example(stream_, e);
+  return end - first - 1;
+}
+
+int64_t ExampleRows::room(int64_t e) const {
+  int64_t needed = inputs(e);
+  return stream_.variants && needed < segment_ ? std::min(segment_, needed + (needed + 7) / 8) : needed;
+}
+
+void ExampleRows::add_group(const std::vector<int64_t>& examples, bool pack) {
+  first_rows_.push_back(size());
   std::vector<std::pair<size_t, int64_t>> open;  // row, inputs still free
-  for (int64_t e : shuffled(count, seed, 0)) {
-    auto [first, end] = example(stream_, e);
-    int64_t inputs = end - first - 1;
-    if (inputs < 1 || inputs > segment)
-      fail("example {} of {} has {} tokens: rows of {} take 2 to {}", e, stream_.name, end - first, segment,
-           segment + 1);
-    auto place = std::find_if(open.begin(), open.end(), [&](const auto& row) { return row.second >= inputs; });
+  for (int64_t e : examples) {
+    int64_t needed = room(e);
+    if (needed < 1 || needed > segment_)
+      fail("example {} of {} has {} tokens: rows of {} take 2 to {}", e, stream_.name, inputs(e) + 1, segment_,
+           segment_ + 1);
+    auto place = std::find_if(open.begin(), open.end(), [&](const auto& row) { return row.second >= needed; });
     if (pack && place != open.end()) {
-      rows_[place->first].push_back(e), place->second -= inputs;
+      rows_[place->first].push_back(e), place->second -= needed;
       continue;
     }
     if (open.size() == open_rows) open.erase(open.begin());
-    open.emplace_back(rows_.size(), segment - inputs);
+    open.emplace_back(rows_.size(), segment_ - needed);
     rows_.push_back({e});
   }
 }
 
 ExampleRows::Columns ExampleRows::columns(int64_t lanes) const {
   std::vector<int32_t> zeros(segment_ * lanes);
-  return {zeros, zeros, zeros, lanes};
+  std::vector<float> weights(task_weights_.empty() ? 0 : zeros.size());
+  return {zeros, zeros, zeros, lanes, weights};
 }
 
 Batch ExampleRows::Columns::batch(int64_t segment) const {
@@ -61,51 +70,40 @@ Batch ExampleRows::Columns::batch(int64_t segment) const {
   batch.tokens = ConstTensor(tokens.data(), Dtype::i32, {segment, lanes});
   batch.targets = ConstTensor(targets.data(), Dtype::i32, {segment, lanes});
   batch.document_start = ConstTensor(document_start.data(), Dtype::i32, {segment, lanes});
+  if (!weights.empty()) batch.weights = ConstTensor(weights.data(), Dtype::fp32, {segment, lanes});
   return batch;
 }
 
-int64_t ExampleRows::fill(int64_t row, Columns& c, int64_t lane) const {
+int64_t ExampleRows::fill(int64_t row, Columns& c, int64_t lane, int64_t step) const {
   int64_t at = 0, answers = 0;
+  float weight = 1;
   auto put = [&](int32_t token, int32_t target, int64_t start) {
     int64_t place = at++ * c.lanes + lane;
+    if (!c.weights.empty()) c.weights[place] = weight;
     c.tokens[place] = token, c.targets[place] = target, c.document_start[place] = static_cast<int32_t>(start);
   };
-  if (row >= 0)
-    for (int64_t e : rows_[row]) {
-      auto [first, end] = example(stream_, e);
-      for (int64_t start = at, i = first; i + 1 < end; ++i) {
-        bool learnt = stream_.answers.as<const uint8_t>()[i + 1] != 0;
-        put(stream_.at(i), learnt ? stream_.at(i + 1) : -1, start);
-        answers += learnt;
-      }
+  auto put_all = [&](int64_t count, auto&& token, auto&& learnt) {
+    for (int64_t start = at, i = 0; i + 1 < count; ++i) {
+      put(token(i), learnt(i + 1) ? token(i + 1) : -1, start);
+      answers += learnt(i + 1) ? 1 : 0;
     }
+  };
+  for (int64_t e : row >= 0 ? rows_[row] : std::vector<int64_t>()) {
+    if (!task_weights_.empty()) weight = task_weights_[stream_.tasks.as<const int32_t>()[e]];
+    ExampleVariants::Variant v;
+    if (stream_.variants && step >= 0) v = stream_.variants->make(e, step);
+    int64_t size = static_cast<int64_t>(v.tokens.size());
+    auto [first, end] = example(stream_, e);
+    if (size > 1 && size - 1 <= room(e))
+      put_all(
+          size, [&](int64_t i) { return v.tokens[i]; }, [&](int64_t i) { return v.answers[i] != 0; });
+    else
+      put_all(
+          end - first, [&, from = first](int64_t i) { return stream_.at(from + i); },
+          [&, from = first](int64_t i) { return stream_.answers.as<const uint8_t>()[from + i] != 0; });
+  }
   while (at < segment_) put(0, -1, at);
   return answers;
 }
-
-ExampleLoader::ExampleLoader(TokenStream stream, int64_t lanes, int64_t segment, bool pack, uint64_t seed)
-    : rows_(std::move(stream), segment, pack, seed), columns_(rows_.columns(lanes)), segment_(segment), seed_(seed) {}
-
-Batch ExampleLoader::next(int64_t, bool& fresh) {
-  fresh = true;
-  if (ordered_epoch_ != at_.epoch) {
-    order_ = shuffled(rows_.size(), seed_, static_cast<uint64_t>(at_.epoch) + 1);
-    ordered_epoch_ = at_.epoch;
-  }
-  int64_t first = at_.step % batches_per_epoch() * columns_.lanes;
-  for (int64_t lane = 0; lane < columns_.lanes; ++lane)
-    rows_.fill(first + lane < rows_.size() ? order_[first + lane] : -1, columns_, lane);
-  ++at_.step, at_.epoch = at_.step / batches_per_epoch();
-  return columns_.batch(segment_);
-}
-
-void ExampleLoader::restore(const LoaderState& state) {
-  if (state.step < 0 || state.epoch != state.step / batches_per_epoch())
-    fail("the loader's state (batch {}, epoch {}) is of other batches: these examples give {} an epoch", state.step,
-         state.epoch, batches_per_epoch());
-  at_ = state;
-}
-
-int64_t ExampleLoader::batches_per_epoch() const { return (rows_.size() + columns_.lanes - 1) / columns_.lanes; }
 
 }  // namespace longhand

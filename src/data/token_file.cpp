@@ -173,6 +173,8 @@ TokenFile::TokenFile(std::vector<TokenContent> streams, int64_t vocab_size, std:
     TokenStream stream{.name = c.name, .tokens = ConstTensor(c.tokens.data(), Dtype::u32, size(c.tokens))};
     if (!c.documents.empty()) stream.documents = ConstTensor(c.documents.data(), Dtype::i64, size(c.documents));
     if (!c.answers.empty()) stream.answers = ConstTensor(c.answers.data(), Dtype::u8, size(c.answers));
+    if (!c.tasks.empty()) stream.tasks = ConstTensor(c.tasks.data(), Dtype::i32, size(c.tasks));
+    stream.task_names = c.task_names, stream.variants = c.variants;
     stream.bytes = c.bytes;
     check_ids("data", c.name, c.tokens.data(), stream.size(), vocab_size);
     if (&c == s.contents.data())

@@ -2,19 +2,49 @@
 //
 // `stream` is the gradient of the residual stream at the point reached; `branch` the gradient of what joins it there,
 // which is the same tensor unless dropout stands between them.
+#include <initializer_list>
+
 #include "src/model/pass_state.h"
 
 namespace longhand {
 
+static bool any(std::initializer_list<Tensor> tensors) {
+  return std::any_of(tensors.begin(), tensors.end(), [](const Tensor& t) { return !t.empty(); });
+}
+
+bool Pass::State::attention_trains(int64_t layer) const {
+  const LayerTensors& g = gradients->layers[layer];
+  bool low_rank = false;
+  for (LoraSite site : {LoraSite::q, LoraSite::k, LoraSite::v, LoraSite::position, LoraSite::output})
+    low_rank = low_rank || any({g.low_rank(site).a, g.low_rank(site).b});
+  return low_rank || any({g.attention_norm.gain, g.attention_norm.bias, g.qkv, g.position, g.output, g.content_bias,
+                          g.position_bias, g.segment_bias, g.segment_embedding});
+}
+
+/// Nothing below it has a gradient; n_layer where no layer has one.
+int64_t Pass::State::lowest_trained_layer() const {
+  if (gradients->embedding) return 0;
+  auto trains = [&](const LayerTensors& g, int64_t layer) {
+    const LoraTensors &up = g.low_rank(LoraSite::up), &down = g.low_rank(LoraSite::down);
+    return attention_trains(layer) || any({g.feedforward_norm.gain, g.feedforward_norm.bias, g.up, g.up_bias, g.down,
+                                           g.down_bias, up.a, up.b, down.a, down.b});
+  };
+  int64_t layer = 0;
+  while (layer < config.n_layer && !trains(gradients->layers[layer], layer)) ++layer;
+  return layer;
+}
+
 void Pass::State::backward() {
+  int64_t lowest = lowest_trained_layer();
   Tensor d_stream = stream.rows(0, segment);
   device->zero(d_stream);
   if (pre()) join_backward(config.n_layer - 1, d_hidden.rows(0, segment));
-  for (int64_t l = config.n_layer - 1; l >= 0; --l) {
+  for (int64_t l = config.n_layer - 1; l >= lowest; --l) {
     if (shape.recompute && l + 1 < config.n_layer) layer_forward(l, true);
     DeviceRange range(*device, fmt::format("layer {} backward", l));
     if (!pre()) join_backward(l, d_hidden.rows(0, segment));
     feedforward_backward(l);
+    if (l == lowest && !gradients->embedding && !attention_trains(l)) return;
     attention_backward(l);
   }
   if (gradients->embedding)

@@ -151,11 +151,12 @@ void ParameterSet::lay_out() {
   auto take = [&](auto& to) {
     const ParameterInfo& info = list_[tensors_.size()];
     MatrixFormat format = this->format(info);
-    bool wanted = !wanted_ || wanted_(info.name);
-    to = {wanted ? arena_.take(format.type, format.stored(info.shape)) : Tensor()};
-    tensors_.push_back(to);
-    scales_.push_back(wanted && format.integers() ? arena_.take(format.scale_type(), format.scales(info.shape))
-                                                  : Tensor());
+    bool wanted = !wanted_ || wanted_(info.name), shown = !shown_ || shown_(info.name);
+    Tensor tensor = wanted ? arena_.take(format.type, format.stored(info.shape)) : Tensor();
+    Tensor scales =
+        wanted && format.integers() ? arena_.take(format.scale_type(), format.scales(info.shape)) : Tensor();
+    tensors_.push_back(shown ? tensor : Tensor()), scales_.push_back(shown ? scales : Tensor());
+    to = {tensors_.back()};
     if constexpr (std::is_same_v<std::decay_t<decltype(to)>, Matrix>) to.scales = scales_.back();
   };
   visit_parameters(config_, [&](const std::string&, const Shape&, bool, auto place) { take(place(*this)); });
@@ -167,6 +168,12 @@ void ParameterSet::lay_out() {
 
 void ParameterSet::commit(Device& device) {
   arena_.commit(device);
+  lay_out();
+}
+
+void ParameterSet::show(Wanted shown) {
+  shown_ = std::move(shown);
+  arena_.rewind(0);
   lay_out();
 }
 

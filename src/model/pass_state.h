@@ -68,6 +68,8 @@ struct Pass::State {
   void join_backward(int64_t layer, const ConstTensor& d_out);
   void feedforward_backward(int64_t layer);
   void attention_backward(int64_t layer);
+  bool attention_trains(int64_t layer) const;
+  int64_t lowest_trained_layer() const;
 
   // Gradients of frozen parameters, which have no place to go, are not formed.
   void weight_gradient(const Tensor& d_weight, const ConstTensor& d_out, const ConstTensor& x);  // += d_out^T x

@@ -1,5 +1,6 @@
 // Checkpoints: one safetensors file with weights, master weights, moments, the memory of every lane, and in its
 // metadata where the loader and the guards stand. Random numbers need no state: they are keyed by (seed, step).
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "src/train/flags.h"
@@ -14,7 +15,12 @@ constexpr const char* training_key = "longhand.training";
 /// Names the data without its path: a resumed run must read the same tokens.
 Json data_identity(const TokenStream& train) {
   uint32_t sum = crc32c(train.tokens.data(), train.tokens.bytes());
-  if (train.answers) sum = crc32c(train.answers.data(), train.answers.bytes(), sum);
+  for (const ConstTensor& marks : {train.answers, train.tasks})
+    if (marks) sum = crc32c(marks.data(), marks.bytes(), sum);
+  if (train.variants) {
+    uint32_t made_by = train.variants->checksum();
+    sum = crc32c(&made_by, sizeof made_by, sum);
+  }
   return {{"tokens", train.size()}, {"checksum", fmt::format("{:08x}", sum)}};
 }
 
@@ -27,6 +33,7 @@ Json training_state(const Trainer::State& s) {
           {"guard", {{"mean", s.guard.mean}, {"accepted", s.guard.accepted}, {"skipped", s.guard.skipped}}},
           {"best", s.best < std::numeric_limits<double>::max() ? Json(s.best) : Json()},
           {"since_best", s.since_best},
+          {"thawed", s.unfreezing.state()},
           {"base", s.base},
           {"threads", s.device.threads()},
           {"data", data_identity(s.data.train())},
@@ -127,6 +134,10 @@ void Trainer::save_checkpoint(const std::string& path, std::string_view tokenize
   for (size_t i = 0; i < memory.size(); ++i)
     tensors.push_back({memory_name(s.options.config, i),
                        ConstTensor(memory[i].data(), memory_type(s, i), memory_shape(s, i, s.memory.length()))});
+  std::vector<float> losses = s.loader->losses();
+  if (!losses.empty())
+    tensors.push_back(
+        {"curriculum.losses", ConstTensor(losses.data(), Dtype::fp32, {static_cast<int64_t>(losses.size())})});
   add_tokenizer(tensors, tokenizer_model);
   write_safetensors(path, tensors,
                     {{"longhand.kind", "checkpoint"},
@@ -160,12 +171,21 @@ std::string Trainer::restore(const SafetensorsFile& file) {
     load_parameters(s.device, s.m, file, "optimizer.m."), load_parameters(s.device, s.v, file, "optimizer.v.");
     restore_memory(s, file, state.at("memory").at("length").get<int64_t>(),
                    state.at("memory").at("first_position").get<int64_t>());
+    if (file.has("curriculum.losses")) {
+      ConstTensor losses = file.tensor("curriculum.losses");
+      if (losses.type() != Dtype::fp32) fail("{}: tensor curriculum.losses is not fp32", file.path());
+      std::vector<float> values(losses.elements());
+      std::memcpy(values.data(), losses.data(), losses.bytes());
+      s.loader->take_losses(std::move(values));
+    }
     s.loader->restore(
         {.step = state.at("loader").at("step").get<int64_t>(), .epoch = state.at("loader").at("epoch").get<int64_t>()});
     const Json& guard = state.at("guard");
     s.guard = {guard.at("mean").get<double>(), guard.at("accepted").get<int64_t>(), guard.at("skipped").get<int64_t>()};
     if (state.contains("best") && state["best"].is_number()) s.best = state["best"].get<double>();
     s.base = state.value("base", "");
+    s.unfreezing.restore(state.value("thawed", std::vector<int64_t>{0}));
+    s.show_gradients();
     s.since_best = state.value("since_best", int64_t{0});
     s.step = state.at("step").get<int64_t>(), s.updates = state.at("updates").get<int64_t>();
   } catch (const Json::exception& error) {

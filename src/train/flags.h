@@ -15,7 +15,8 @@ struct TrainFlag {
   Later later = Later::fixed;
 };
 
-/// Calls on(flag, field) for every flag; fields are int64_t, uint64_t, double, float, bool, Dtype or ScheduleKind.
+/// Calls on(flag, field) for every flag; fields are int64_t, uint64_t, double, float, bool, Dtype, ScheduleKind,
+/// Difficulty or Pacing.
 template <class Options, class Visitor>
 void visit_train_flags(Options& o, Visitor&& on) {
   using F = TrainFlag;
@@ -44,6 +45,8 @@ void visit_train_flags(Options& o, Visitor&& on) {
   on(F{"--dropout-feedforward", "of the feed-forward layer's output (default 0)"}, o.dropout.feedforward);
   on(F{"--label-smoothing", "part of the target spread over the vocabulary (default 0)"}, o.label_smoothing);
   on(F{"--focal-gamma", "focal loss: (1 - p)^gamma (default 0)"}, o.focal_gamma);
+  on(F{"--fgm", "adversarial training: a second pass with the embedding this far up its gradient (default 0 = off)"},
+     o.fgm);
   on(F{"--dtype", "fp32 or bf16: weights, gradients, activations (default fp32)"}, o.type);
   on(F{"--master", "with bf16: fp32 (default) keeps a second copy of the weights, bf16 rounds stochastically"},
      o.master);
@@ -70,6 +73,24 @@ void visit_finetune_flags(Options& o, Visitor&& on) {
   on(F{"--train-only", "train the parameters that match: *.bias or embedding.*, several separated by commas"},
      o.train_only);
   on(F{"--freeze", "leave the parameters that match as they are: layers.0.*,*.norm.*"}, o.freeze);
+  on(F{"--curriculum", "easy examples first: by length, rarity (of their tokens) or loss (default none)"},
+     o.curriculum);
+  on(F{"--pacing", "how the curriculum's share of the examples grows: linear (default), root or step"}, o.pacing);
+  on(F{"--curriculum-start", "share of the examples at the first step, easiest first (default 0.3)"},
+     o.curriculum_start);
+  on(F{"--curriculum-steps", "steps until all examples take part (default: half of all)"}, o.curriculum_steps);
+  on(F{"--task-weight", "what targets of a task count in the loss: de-en=0.5,en-de=2 (default 1)"}, o.task_weight);
+  on(F{"--task-temperature", "tasks come in proportion to size^(1 / T): 1 as they are, more evens them out (0 = off)"},
+     o.task_temperature);
+  on(F{"--augment", "every batch sees its examples in another form: synonyms, insertions, words that change places"},
+     o.augment);
+  on(F{"--augment-synonyms", "share of the words that a synonym replaces (default 0.2)"}, o.augment_synonyms);
+  on(F{"--augment-insertions", "share of the words behind which one is inserted (default 0.1)"}, o.augment_insertions);
+  on(F{"--augment-shuffles", "share of the words that change places with the next (default 0.05)"}, o.augment_shuffles);
+  on(F{"--augment-answers", "answers too, which are left alone otherwise"}, o.augment_answers);
+  on(F{"--unfreeze", "epochs 1 and 2 train the top feed-forward layer, then one attention layer an epoch joins"},
+     o.unfreeze);
+  on(F{"--layer-decay", "learning rate times this for every layer below the top (default 1)"}, o.layer_decay);
   on(F{"--patience", "stop after so many validations without a better loss, and keep the best weights (0 = off)",
        Later::may_change},
      o.patience);

@@ -2,6 +2,7 @@
 // put aside while the others run.
 #pragma once
 
+#include <array>
 #include <vector>
 
 #include "longhand/arena.h"
@@ -11,8 +12,8 @@ namespace longhand {
 
 class LaneMemory {
  public:
-  /// Counts only; `commit` allocates.
-  LaneMemory(const ModelConfig& config, const PassShape& shape, int64_t groups, Dtype type);
+  /// Counts only; `commit` allocates. With `twice` a step may run its passes again from the memory that it began with.
+  LaneMemory(const ModelConfig& config, const PassShape& shape, int64_t groups, Dtype type, bool twice);
   void commit(Device& device, Pass& pass);
   int64_t bytes() const { return arena_.bytes(); }
 
@@ -32,7 +33,9 @@ class LaneMemory {
 
  private:
   void lay_out();
-  std::vector<Tensor> rows_of(int64_t group, int64_t length);  // where this micro-batch's memory lies between steps
+  bool in_pass() const { return groups_ == 1 && !twice_; }
+  // Where this micro-batch's memory lies between steps: what the step reads, or what it leaves.
+  std::vector<Tensor> rows_of(int64_t group, int64_t length, bool next = false);
   std::vector<Tensor> rows_in_pass();
 
   ModelConfig config_;
@@ -42,7 +45,9 @@ class LaneMemory {
   Arena arena_{"memory"};
   Device* device_ = nullptr;
   Pass* pass_ = nullptr;
-  std::vector<std::vector<Tensor>> aside_;  // [group][layer], then the ids
+  bool twice_;
+  std::array<std::vector<std::vector<Tensor>>, 2> aside_;  // [group][layer], then the ids; with `twice` of two steps
+  int current_ = 0;                                        // the half that the step reads
   int64_t length_ = 0, position_ = 0;
 };
 

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "longhand/train.h"
+#include "src/train/fgm.h"
 #include "src/train/lane_memory.h"
 
 namespace longhand {
@@ -10,6 +11,10 @@ namespace {
 /// Bytes of the trained parameters.
 int64_t trained_bytes(const TrainOptions& o, Dtype type) {
   return ParameterSet("", o.config, type, [&](const std::string& name) { return o.trains(name); }).bytes();
+}
+
+int64_t gradient_bytes(const TrainOptions& o) {
+  return ParameterSet("", o.config, o.type, [&](const std::string& name) { return o.has_gradient(name); }).bytes();
 }
 
 std::string percent(int64_t part, int64_t whole) {
@@ -41,13 +46,14 @@ MemoryPlan plan_memory(const TrainOptions& o, bool validation) {
   for (const ParameterInfo& info : parameter_list(o.config))
     if (o.trains(info.name)) plan.trained += info.shape.elements();
   plan.rows = {{"weights", ParameterSet("", o.config, o.type).bytes()},
-               {"gradients", trained_bytes(o, o.type)},
+               {"gradients", gradient_bytes(o)},
                {"master", o.has_master() ? trained_bytes(o, o.master) : 0},
                {"moments", 2 * trained_bytes(o, o.moments)}};
   for (const auto& [name, bytes] : Pass::plan(o.config, o.pass_shape(), o.type)) plan.rows.push_back({name, bytes});
-  int64_t aside = LaneMemory(o.config, o.pass_shape(), o.micro_batches(), o.type).bytes();
+  int64_t aside = LaneMemory(o.config, o.pass_shape(), o.micro_batches(), o.type, o.fgm > 0).bytes();
   for (MemoryPlan::Row& row : plan.rows)
     if (row.name == "memory") row.bytes += aside;
+  if (o.fgm > 0) plan.rows.push_back({"adversarial", AdversarialStep(o.config, o.type, 0).bytes()});
   if (validation) {
     int64_t bytes = 0;
     for (const auto& row : Pass::plan(o.config, o.validation_shape(), o.type)) bytes += row.second;

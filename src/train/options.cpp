@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "src/train/flags.h"
+#include "src/train/unfreeze.h"
 
 namespace longhand {
 namespace {
@@ -11,6 +12,8 @@ using Json = nlohmann::ordered_json;
 
 void put(Json& json, const Dtype& value) { json = dtype_name(value); }
 void put(Json& json, const ScheduleKind& value) { json = schedule_name(value); }
+void put(Json& json, const Difficulty& value) { json = difficulty_name(value); }
+void put(Json& json, const Pacing& value) { json = pacing_name(value); }
 void put(Json& json, const float& value) { json = Json::parse(fmt::format("{}", value)); }
 template <class T>
 void put(Json& json, const T& value) {
@@ -19,6 +22,8 @@ void put(Json& json, const T& value) {
 
 void take(const Json& json, Dtype& value) { value = json.get<std::string>() == "bf16" ? Dtype::bf16 : Dtype::fp32; }
 void take(const Json& json, ScheduleKind& value) { value = parse_schedule(json.get<std::string>()); }
+void take(const Json& json, Difficulty& value) { value = parse_difficulty(json.get<std::string>()); }
+void take(const Json& json, Pacing& value) { value = parse_pacing(json.get<std::string>()); }
 template <class T>
 void take(const Json& json, T& value) {
   value = json.get<T>();
@@ -49,6 +54,15 @@ void check(const TrainOptions& o) {
   in_range("--dropout-embedding", d.embedding, 0, 0.99), in_range("--dropout-attention", d.attention, 0, 0.99);
   in_range("--dropout-residual", d.residual, 0, 0.99), in_range("--dropout-activation", d.activation, 0, 0.99);
   in_range("--dropout-feedforward", d.feedforward, 0, 0.99);
+  if (!(o.curriculum_start > 0 && o.curriculum_start <= 1))
+    fail_usage("--curriculum-start {}: it is a share above 0, at most 1", o.curriculum_start);
+  if (o.curriculum_steps < 0) fail_usage("--curriculum-steps {}: it cannot be negative", o.curriculum_steps);
+  if (o.task_temperature != 0) in_range("--task-temperature", o.task_temperature, 0.01, 1e6);
+  in_range("--augment-synonyms", o.augment_synonyms, 0, 1);
+  in_range("--augment-insertions", o.augment_insertions, 0, 1);
+  in_range("--augment-shuffles", o.augment_shuffles, 0, 1);
+  in_range("--fgm", o.fgm, 0, 1e3);
+  in_range("--layer-decay", o.layer_decay, 0, 1);
   if (o.patience < 0) fail_usage("--patience {}: it cannot be negative", o.patience);
   if (o.max_skips < 1) fail_usage("--max-skips {}: at least 1", o.max_skips);
   if (o.type == Dtype::fp32 && o.master != Dtype::fp32)
@@ -65,9 +79,14 @@ void TrainOptions::resolve(int64_t batches_per_epoch) {
   config.check();
   check(*this);
   std::vector<ParameterInfo> list = parameter_list(config);
-  if (std::none_of(list.begin(), list.end(), [&](const ParameterInfo& p) { return trains(p.name); }))
+  auto none = [&](auto&& of) { return std::none_of(list.begin(), list.end(), of); };
+  if (none([&](const ParameterInfo& p) { return trains(p.name); }))
     fail_usage("nothing is left to train: no parameter matches --train-only {} without matching --freeze {}",
                train_only.empty() ? "*" : train_only, freeze);
+  if (none([&](const ParameterInfo& p) { return stage(p.name) == 0; }))
+    fail_usage(
+        "--unfreeze: nothing trains in the first two epochs, which are the top feed-forward layer's: name what does "
+        "with --train-only, or with --lora give it updates by --lora-sites up,down and more");
   if (batches_per_epoch > 0 && (steps == 0 || epochs > 0)) {
     double wanted = std::ceil((epochs > 0 ? epochs : 1) * static_cast<double>(batches_per_epoch) - 1e-9);
     int64_t whole = std::max<int64_t>(1, static_cast<int64_t>(wanted));
@@ -103,10 +122,12 @@ static bool matches_any(std::string_view patterns, std::string_view name) {
   return false;
 }
 
-bool TrainOptions::trains(std::string_view name) const {
-  if (matches_any(freeze, name)) return false;
-  if (config.lora_rank > 0 && is_lora(name)) return true;
-  return train_only.empty() ? config.lora_rank == 0 : matches_any(train_only, name);
+int64_t TrainOptions::stage(std::string_view name) const {
+  if (matches_any(freeze, name)) return -1;
+  if (!train_only.empty() && matches_any(train_only, name)) return 0;
+  if (config.lora_rank > 0 && !is_lora(name)) return -1;
+  if (unfreeze) return unfreezing_stage(config, name);
+  return config.lora_rank > 0 || train_only.empty() ? 0 : -1;
 }
 
 PassShape TrainOptions::pass_shape() const {

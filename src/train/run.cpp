@@ -142,6 +142,10 @@ class Run {
     rates_.push_back(static_cast<double>(report.tokens) / std::max(report.seconds, 1e-9));
     printer_.step(report);
     log_.step(report, ceiling_);
+    if (!report.thawed.empty()) {
+      printer_.say(fmt::format("step {}: {} trains from here on", report.step, report.thawed));
+      log_.event(report.step, "thawed", report.thawed + " trains from here on");
+    }
     if (!report.skipped.empty()) log_.event(report.step, "skipped", report.skipped);
     if (report.skipped_in_a_row >= options_.max_skips)
       fail(

@@ -28,7 +28,9 @@ bool still_holds(const std::string& line, int64_t step) {
   if (!json.is_object()) return false;  // the last line of a run that was killed
   std::string type = json.value("type", "");
   int64_t at = json.value("step", int64_t{0});
-  return type == "meta" || (type == "step" && at < step) || ((type == "validation" || type == "event") && at <= step);
+  std::string event = json.value("event", "");
+  if (type == "step" || event == "skipped" || event == "thawed") return at < step;
+  return type == "meta" || ((type == "validation" || type == "event") && at <= step);
 }
 
 }  // namespace

@@ -44,11 +44,6 @@ ParameterSet::Wanted trained(const TrainOptions& options) {
 
 }  // namespace
 
-std::unique_ptr<Loader> make_loader(const TrainOptions& o, const TokenStream& train) {
-  if (train.answers) return std::make_unique<ExampleLoader>(train, o.lanes, o.segment, o.pack, o.seed);
-  return std::make_unique<LaneLoader>(train, o.lanes, o.segment, o.mask_documents);
-}
-
 Trainer::State::State(Device& on, const TrainOptions& o, const TokenFile& file)
     : device(on),
       options(o),
@@ -56,18 +51,28 @@ Trainer::State::State(Device& on, const TrainOptions& o, const TokenFile& file)
       schedule(o.make_schedule()),
       loader(make_loader(o, file.train())),
       weights("weights", o.config, o.type),
-      gradients("gradients", o.config, o.type, trained(o)),
+      gradients("gradients", o.config, o.type, [o](const std::string& name) { return o.has_gradient(name); }),
       m("moments", o.config, o.moments, trained(o)),
       v("moments", o.config, o.moments, trained(o)),
-      memory(o.config, o.pass_shape(), o.micro_batches(), o.type) {
+      memory(o.config, o.pass_shape(), o.micro_batches(), o.type, o.fgm > 0),
+      unfreezing(o) {
   if (o.has_master()) master.emplace("master", o.config, o.master, trained(o));
   weights.commit(device), gradients.commit(device), m.commit(device), v.commit(device);
   if (master) master->commit(device);
+  show_gradients();
   pass.emplace(device, options.config, weights, &gradients, o.pass_shape(), o.type);
   memory.commit(device, *pass);
+  if (o.fgm > 0) adversarial.emplace(o.config, o.type, static_cast<float>(o.fgm)).commit(device);
   norm = scratch.take(Dtype::fp32, {1});
   scratch.commit(device);
   norm = scratch.take(Dtype::fp32, {1});
+}
+
+void Trainer::State::show_gradients() {
+  gradients.show([this](const std::string& name) {
+    int64_t stage = options.stage(name);
+    return (stage >= 0 && stage < unfreezing.stages()) || (options.fgm > 0 && name == "embedding.weight");
+  });
 }
 
 void Trainer::State::round_master() {
@@ -114,14 +119,13 @@ int64_t Trainer::validations_without_gain() const { return state_->since_best; }
 
 namespace {
 
-/// Forward and backward over every micro-batch; returns the mean loss. What is not finite ends it early.
-double accumulate(Trainer::State& s, const Batch& whole, int64_t targets) {
+/// Adds the gradients of every micro-batch; returns the mean loss. What is not finite ends it early. The memory goes on
+/// from a first pass alone.
+double add_gradients(Trainer::State& s, const Batch& whole, int64_t targets, bool first) {
   const TrainOptions& o = s.options;
   LossOptions loss{.smoothing = static_cast<float>(o.label_smoothing),
                    .gamma = static_cast<float>(o.focal_gamma),
                    .scale = 1.0f / static_cast<float>(targets)};
-  for (const Tensor& gradient : s.gradients.tensors())
-    if (gradient) s.device.zero(gradient);
   double sum = 0;
   for (int64_t group = 0; group < o.micro_batches(); ++group) {
     Columns part(whole, group * o.micro_batch, o.micro_batch);
@@ -130,32 +134,47 @@ double accumulate(Trainer::State& s, const Batch& whole, int64_t targets) {
     sum += s.pass->forward(part.batch(), loss, o.dropout, o.seed, key);
     if (!std::isfinite(sum)) break;
     s.pass->backward();
-    s.memory.from_pass(group);
+    if (first) s.memory.from_pass(group);
+  }
+  return sum / static_cast<double>(targets);
+}
+
+/// Gradients of a step; returns its mean loss.
+double accumulate(Trainer::State& s, const Batch& batch, int64_t targets) {
+  for (const Tensor& gradient : s.gradients.tensors())
+    if (gradient) s.device.zero(gradient);
+  double loss = add_gradients(s, batch, targets, true);
+  if (s.adversarial && std::isfinite(loss)) {
+    s.adversarial->up(s.weights.embedding, s.gradients.embedding);
+    double second = add_gradients(s, batch, targets, false);
+    s.adversarial->down(s.weights.embedding);
+    if (!std::isfinite(second)) loss = second;
   }
   s.memory.step_done();
-  return sum / static_cast<double>(targets);
+  return loss;
 }
 
 float gradient_norm(Trainer::State& s) {
   std::vector<ConstTensor> gradients;
-  for (const Tensor& gradient : s.gradients.tensors())
-    if (gradient) gradients.push_back(gradient);
+  for (size_t i = 0; i < s.gradients.tensors().size(); ++i)
+    if (s.unfreezing.trains(i)) gradients.push_back(s.gradients.tensors()[i]);
   s.device.global_norm({.norm = s.norm, .tensors = gradients});
   float norm;
   s.device.download(&norm, s.norm);
   return norm;
 }
 
-std::vector<AdamWParameter> optimizer_list(const Trainer::State& s) {
+std::vector<AdamWParameter> optimizer_list(const Trainer::State& s, int64_t stage) {
   std::vector<AdamWParameter> list;
   for (size_t i = 0; i < s.weights.list().size(); ++i) {
-    if (s.gradients.tensors()[i].empty()) continue;
+    if (s.unfreezing.stage(i) != stage) continue;
     AdamWParameter p;
     p.weight = s.weights.tensors()[i], p.m = s.m.tensors()[i], p.v = s.v.tensors()[i];
     if (s.master) p.master = s.master->tensors()[i];
     p.gradient = s.gradients.tensors()[i];
     p.weight_decay = s.weights.list()[i].matrix ? static_cast<float>(s.options.weight_decay) : 0;
     p.index = static_cast<uint32_t>(i);
+    p.learning_rate_scale = layer_rate(s.options.config, s.options.layer_decay, s.weights.list()[i].name);
     list.push_back(p);
   }
   return list;
@@ -164,17 +183,21 @@ std::vector<AdamWParameter> optimizer_list(const Trainer::State& s) {
 void update(Trainer::State& s, double rate, double norm) {
   DeviceRange range(s.device, "optimizer");
   const TrainOptions& o = s.options;
-  std::vector<AdamWParameter> list = optimizer_list(s);
   double scale = o.clip > 0 && norm > o.clip ? o.clip / norm : 1;
-  s.device.adamw(
-      {.parameters = list,
-       .learning_rate = static_cast<float>(rate),
-       .beta1 = static_cast<float>(o.beta1),
-       .beta2 = static_cast<float>(o.beta2),
-       .eps = static_cast<float>(o.eps),
-       .gradient_scale = static_cast<float>(scale),
-       .step = ++s.updates,
-       .rounding = {.seed = o.seed, .step = static_cast<uint64_t>(s.step), .use = RandomUse::stochastic_rounding}});
+  ++s.updates;
+  for (int64_t stage = 0; stage < s.unfreezing.stages(); ++stage) {
+    std::vector<AdamWParameter> list = optimizer_list(s, stage);
+    if (list.empty()) continue;
+    s.device.adamw(
+        {.parameters = list,
+         .learning_rate = static_cast<float>(rate),
+         .beta1 = static_cast<float>(o.beta1),
+         .beta2 = static_cast<float>(o.beta2),
+         .eps = static_cast<float>(o.eps),
+         .gradient_scale = static_cast<float>(scale),
+         .step = s.updates - s.unfreezing.since(stage),
+         .rounding = {.seed = o.seed, .step = static_cast<uint64_t>(s.step), .use = RandomUse::stochastic_rounding}});
+  }
   s.device.synchronize();
 }
 
@@ -186,6 +209,10 @@ StepReport Trainer::step() {
   StepReport report;
   report.step = s.step, report.learning_rate = s.schedule.rate(s.step);
 
+  report.thawed = s.unfreezing.advance(s.loader->state().epoch, s.updates);
+  if (!report.thawed.empty()) s.show_gradients();
+
+  if (s.loader->needs_losses()) s.loader->take_losses(example_losses(s));
   bool fresh = s.loader->next_is_fresh();
   if (fresh) s.memory.clear();
   Batch batch = s.loader->next(s.memory.length(), fresh);
@@ -193,6 +220,7 @@ StepReport Trainer::step() {
   report.tokens = batch.tokens.elements();
   report.flops = static_cast<double>(report.tokens) * training_flops_per_token(s.options.config, s.options.micro_batch,
                                                                                batch.tokens.size(0), s.memory.length());
+  if (s.adversarial) report.flops *= 2;
 
   report.loss = accumulate(s, batch, targets);
   report.grad_norm = std::isfinite(report.loss) ? gradient_norm(s) : report.loss;

@@ -5,8 +5,10 @@
 #include <optional>
 
 #include "longhand/train.h"
+#include "src/train/fgm.h"
 #include "src/train/guard.h"
 #include "src/train/lane_memory.h"
+#include "src/train/unfreeze.h"
 #include "src/train/validate.h"
 
 namespace longhand {
@@ -24,12 +26,14 @@ struct Trainer::State {
   std::optional<ParameterSet> master;  // of what is trained, fp32, where the weights are bf16 and --master is fp32
   std::optional<Pass> pass;
   LaneMemory memory;
+  std::optional<AdversarialStep> adversarial;
   std::optional<Validator> validator;
   Arena scratch{"scratch"};
   Tensor norm;  // [1]
 
   int64_t step = 0;     // steps done, skipped ones included
   int64_t updates = 0;  // AdamW updates made
+  Unfreezing unfreezing;
   Guard guard;
   std::string base;                                       // base_checksum of the weights that the run started from
   double best = std::numeric_limits<double>::infinity();  // validation loss
@@ -39,6 +43,11 @@ struct Trainer::State {
   const ParameterSet& updated() const { return master ? *master : weights; }
   /// bf16 weights from their fp32 master.
   void round_master();
+  /// Gradients of what trains now, and no others, have a place.
+  void show_gradients();
 };
+
+/// The mean loss of every training example's answer under the weights as they are.
+std::vector<float> example_losses(Trainer::State& s);
 
 }  // namespace longhand

@@ -2,40 +2,12 @@
 
 #include <map>
 
-#include "tests/core/train_fixture.h"
+#include "tests/core/example_fixture.h"
 
 using namespace longhand;
 using namespace longhand::testing;
 
 namespace {
-
-/// Examples of 3 to 12 tokens; example e is (e, e + stride, ...), its last third is the answer.
-TokenContent some_examples(int64_t count, int64_t stride) {
-  TokenContent c{.name = "train"};
-  for (int64_t e = 0; e < count; ++e) {
-    int64_t length = 3 + e * 3 % 10;
-    c.documents.push_back(static_cast<int64_t>(c.tokens.size()));
-    for (int64_t i = 0; i < length; ++i) {
-      c.tokens.push_back(static_cast<uint32_t>((e + i * stride) % 50));
-      c.answers.push_back(i * 3 >= 2 * length);
-    }
-    c.bytes += length;
-  }
-  return c;
-}
-
-TokenFile example_file(int64_t stride = 1) {
-  TokenContent validation = some_examples(9, stride);
-  validation.name = "answers";
-  return TokenFile({some_examples(40, stride), validation}, 50, "");
-}
-
-TrainOptions example_options() {
-  TrainOptions o = small_options();
-  o.examples = true, o.segment = 16, o.steps = 0, o.epochs = 3, o.dropout = {0.1f, 0.1f, 0.1f, 0.1f, 0.1f};
-  o.resolve(0);
-  return o;
-}
 
 std::map<int32_t, int64_t> targets_of_an_epoch(ExampleLoader& loader) {
   std::map<int32_t, int64_t> seen;
@@ -57,7 +29,7 @@ TEST_CASE("every answer is learnt once an epoch, packed or not, and nothing else
   for (int64_t i = 0; i < data.train().size(); ++i)
     if (data.train().answers.as<const uint8_t>()[i]) ++wanted[data.train().at(i)];
   for (bool pack : {true, false}) {
-    ExampleLoader loader(data.train(), 3, 16, pack, 1);
+    ExampleLoader loader(data.train(), {.lanes = 3, .segment = 16, .pack = pack, .seed = 1});
     CHECK(loader.batches_per_epoch() == (pack ? 6 : 14));
     CHECK(targets_of_an_epoch(loader) == wanted);
     CHECK(targets_of_an_epoch(loader) == wanted);

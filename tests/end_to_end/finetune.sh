@@ -50,6 +50,41 @@ wait $pid 2>/dev/null
 "${lora[@]}" --output killed --resume >/dev/null
 check "a killed run that goes on ends in the same bits" cmp through/adapter.safetensors killed/adapter.safetensors
 
+# Every recipe at once, over more steps than the two epochs after which an attention layer joins.
+echo 'number: figure, numeral' >thesaurus.txt
+head -40 data.jsonl >first.jsonl
+head -20 data.jsonl | sed 's/"Repeat."/"Repeat the number."/; s/"input": "number [0-9]*", //' >second.jsonl
+recipes=("$longhand" finetune --model "$model" --data first.jsonl --data second.jsonl --max-seq-length 256 --batch-size 4
+  --validation-ratio 0.2 --lr 1e-3 --seed 4 --steps 14 --unfreeze --layer-decay 0.9 --fgm 0.5 --augment --thesaurus thesaurus.txt --dropout 0.1
+  --curriculum loss --curriculum-steps 5 --task-weight second=0.5 --task-temperature 2 --checkpoint-every 2)
+"${recipes[@]}" --output all >all.txt || cat all.txt
+check "an attention layer thaws in the third epoch" grep -q '"event":"thawed","text":"layers.3.attention' all/log.jsonl
+check "tasks are validated apart" grep -q '"second":' all/log.jsonl
+"${recipes[@]}" --output cut >/dev/null &
+pid=$!
+until [ -e cut/checkpoint-4.safetensors ] || ! kill -0 $pid 2>/dev/null; do sleep 0.05; done
+kill -9 $pid 2>/dev/null
+wait $pid 2>/dev/null
+"${recipes[@]}" --output cut --resume >/dev/null
+check "a killed run with unfreezing, FGM, augmentation and a curriculum ends in the same bits" \
+  cmp all/model.safetensors cut/model.safetensors
+check "a thaw is logged once" test "$(grep -c '"event":"thawed"' all/log.jsonl)" -eq "$(grep -c '"event":"thawed"' cut/log.jsonl)"
+echo 'number: numeral' >other.txt
+refused "another thesaurus at --resume" 2 "other data" "${recipes[@]}" --output cut --resume --thesaurus other.txt
+
+"$longhand" data augment second.jsonl --output changed.jsonl --thesaurus thesaurus.txt --augment-synonyms 1 >augment.txt
+check "data augment writes as many examples as it read" test "$(wc -l <changed.jsonl)" -eq 20
+check "and keeps their answers" test "$(grep -o '"output":.*' changed.jsonl | tr -d ' ')" = "$(grep -o '"output":.*' second.jsonl | tr -d ' ')"
+printf 'sch\xf6n: nett\n' >latin.txt
+refused "a thesaurus in another encoding" 1 "not valid UTF-8" "$longhand" data augment second.jsonl --output x \
+  --thesaurus latin.txt
+refused "a task that is not there" 2 "no example has the task fr-en" "$longhand" finetune --model "$model" --data data.jsonl \
+  --max-seq-length 256 --task-weight fr-en=2
+refused "unfreezing without the first stage" 2 "nothing trains in the first two epochs" "$longhand" finetune --model "$model" \
+  --data data.jsonl --unfreeze --lora 4
+refused "an unknown curriculum" 2 "it takes none, length, rarity, loss" "$longhand" finetune --model "$model" \
+  --data data.jsonl --curriculum size
+
 "$longhand" finetune --model "$model" --data data.jsonl --max-seq-length 256 --batch-size 4 --seed 4 --steps 40 --lr 0.3 --warmup-ratio 0 --spike 0 \
   --validate-every 1 --patience 2 --output early >early.txt || cat early.txt
 check "a run that gets worse stops early" grep -q "early stop" early.txt

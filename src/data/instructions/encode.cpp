@@ -1,6 +1,7 @@
 // Examples as tokens.
 #include <algorithm>
 
+#include "longhand/augment.h"
 #include "longhand/instructions.h"
 #include "longhand/random.h"
 #include "longhand/safetensors.h"
@@ -99,11 +100,42 @@ bool validates(const InstructionExample& example, const EncodeOptions& options) 
   return philox(options.seed, hash, 0, 0, 0).word[0] < options.validation * 4294967296.0;
 }
 
+/// The examples of a stream in the forms that an augmenter gives them.
+class AugmentedExamples : public ExampleVariants {
+ public:
+  AugmentedExamples(const Tokenizer& tokenizer, const EncodeOptions& options)
+      : tokenizer_(tokenizer), options_(options), encoder_(tokenizer_, options_) {}
+  void add(const InstructionExample& example) { examples_.push_back(example); }
+
+  Variant make(int64_t index, int64_t step) const override {
+    uint64_t draw = static_cast<uint64_t>(step) << 26 | static_cast<uint64_t>(index);
+    try {
+      Encoded encoded = encoder_.encode(options_.augmenter->example(examples_[index], draw));
+      return {std::move(encoded.tokens), std::move(encoded.answers)};
+    } catch (const Error&) {
+      return {};  // it does not fit
+    }
+  }
+  uint32_t checksum() const override { return options_.augmenter->checksum(); }
+
+ private:
+  Tokenizer tokenizer_;
+  EncodeOptions options_;
+  mutable Encoder encoder_;  // counts what it cuts
+  std::vector<InstructionExample> examples_;
+};
+
 void append(TokenContent& stream, const Encoded& example) {
   stream.documents.push_back(static_cast<int64_t>(stream.tokens.size()));
   stream.tokens.insert(stream.tokens.end(), example.tokens.begin(), example.tokens.end());
   stream.answers.insert(stream.answers.end(), example.answers.begin(), example.answers.end());
   stream.bytes += example.bytes;
+}
+
+void add_task(TokenContent& stream, const std::string& name) {
+  auto found = std::find(stream.task_names.begin(), stream.task_names.end(), name);
+  stream.tasks.push_back(static_cast<int32_t>(found - stream.task_names.begin()));
+  if (found == stream.task_names.end()) stream.task_names.push_back(name);
 }
 
 }  // namespace
@@ -114,6 +146,8 @@ EncodedInstructions encode_instructions(const Tokenizer& tokenizer, const Instru
   Encoder encoder(tokenizer, options);
   TokenContent train{.name = "train"};
   std::map<std::string, TokenContent> validation;
+  std::shared_ptr<AugmentedExamples> variants;
+  if (options.augmenter) variants = std::make_shared<AugmentedExamples>(tokenizer, options);
   auto add = [&](const InstructionFile& from, bool to_validation) {
     for (const InstructionExample& example : from.examples) {
       try {
@@ -121,9 +155,11 @@ EncodedInstructions encode_instructions(const Tokenizer& tokenizer, const Instru
         std::string name = example.task.empty() ? "answers" : example.task;
         bool aside = to_validation || (!validation_file && validates(example, options));
         append(aside ? validation[name] : train, encoded);
+        if (!aside) add_task(train, name);
+        if (!aside && variants) variants->add(example);
         ++(aside ? result.validation : result.train);
       } catch (const Error& error) {
-        std::string message = fmt::format("{}:{}: {}", from.path, example.line, error.what());
+        std::string message = fmt::format("{}:{}: {}", example.path, example.line, error.what());
         if (!options.skip_bad) fail("{}; --skip-bad leaves such examples out", message);
         result.bad.push_back(message);
       }
@@ -132,6 +168,7 @@ EncodedInstructions encode_instructions(const Tokenizer& tokenizer, const Instru
   add(file, false);
   if (validation_file) add(*validation_file, true);
   if (result.train == 0) fail("{}: no example is left to train on", file.path);
+  train.variants = variants;
   result.streams.push_back(std::move(train));
   for (auto& [name, stream] : validation) {
     stream.name = name;

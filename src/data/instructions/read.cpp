@@ -66,7 +66,7 @@ InstructionFile read_instructions(const std::string& path, bool skip_bad) {
   auto take = [&](int64_t line, auto&& parse) {
     try {
       InstructionExample example = read_example(parse());
-      example.line = line;
+      example.path = path, example.line = line;
       file.examples.push_back(std::move(example));
     } catch (const Error& error) {
       std::string message = fmt::format("{}:{}: {}", path, line, error.what());
