@@ -61,7 +61,7 @@ TEST_CASE("a set of numbers has each once a language, its source is the number, 
     CHECK(line.at("source") == line.at("input"));
     bool german = line.at("task") == "numbers-de";
     CHECK(line.at("output") == spell_number(german ? "de" : "ja", std::stoi(line.at("input").get<std::string>())));
-    CHECK(seen.insert({line.at("task"), line.at("input")}).second);
+    CHECK(seen.emplace(line.at("task").get<std::string>(), line.at("input").get<std::string>()).second);
   }
   CHECK(seen.size() == 60);
   options.seed = 4;
