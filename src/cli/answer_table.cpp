@@ -7,8 +7,8 @@
 namespace longhand::cli {
 namespace {
 
-/// One line: white space folded, the last `most` characters, cut between characters.
-std::string line_of(const std::string& text, size_t most) {
+/// One line: white space folded.
+std::string line_of(const std::string& text) {
   std::string line;
   for (char c : text) {
     bool blank = c == ' ' || c == '\n' || c == '\t' || c == '\r';
@@ -17,10 +17,24 @@ std::string line_of(const std::string& text, size_t most) {
     else if (!line.empty() && line.back() != ' ')
       line += ' ';
   }
-  size_t at = line.size();
-  for (size_t seen = 0; at > 0 && seen < most; ++seen)
-    for (--at; at > 0 && (static_cast<unsigned char>(line[at]) & 0xc0) == 0x80;) --at;
-  return at > 0 ? "..." + line.substr(at) : line;
+  return line;
+}
+
+bool inside_character(char c) { return (static_cast<unsigned char>(c) & 0xc0) == 0x80; }
+
+/// At most `most` bytes, cut between characters.
+std::string begin_of(const std::string& text, size_t most) {
+  std::string line = line_of(text);
+  if (line.size() <= most) return line;
+  while (most > 0 && inside_character(line[most])) --most;
+  return line.substr(0, most) + "...";
+}
+std::string end_of(const std::string& text, size_t most) {
+  std::string line = line_of(text);
+  if (line.size() <= most) return line;
+  size_t at = line.size() - most;
+  while (at < line.size() && inside_character(line[at])) ++at;
+  return "..." + line.substr(at);
 }
 
 }  // namespace
@@ -31,10 +45,10 @@ std::string samples_text(const std::vector<Answer>& answers, int64_t count) {
   count = std::min(count, all);
   for (int64_t i = 0; i < count; ++i) {
     const Answer& answer = answers[i * all / count];
-    text +=
-        fmt::format("[{}] {}\n  wanted  {}\n", answer.task, line_of(answer.prompt, 100), line_of(answer.wanted, 200));
-    if (answer.before) text += fmt::format("  before  {}\n", line_of(*answer.before, 200));
-    text += fmt::format("  {:<7} {}\n", answer.before ? "after" : "written", line_of(answer.written, 200));
+    text += fmt::format("[{}] {}\n  {:<7} {}\n", answer.task, end_of(answer.prompt, 100), "wanted",
+                        begin_of(answer.wanted, 160));
+    if (answer.before) text += fmt::format("  before  {}\n", begin_of(*answer.before, 160));
+    text += fmt::format("  {:<7} {}\n", answer.before ? "after" : "written", begin_of(answer.written, 160));
   }
   return text;
 }
