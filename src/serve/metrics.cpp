@@ -71,6 +71,21 @@ std::string Histogram::text(const std::string& name, const std::string& help) co
   return out + fmt::format("{}_sum {}\n{}_count {}\n", name, sum_, name, count);
 }
 
+std::string experiment_metrics(const Experiment& experiment) {
+  auto counts = experiment.counts();
+  std::string answers = headline("longhand_ab_answers_total", "counter", "Answers of an experiment by variant.");
+  std::string verdicts =
+      headline("longhand_ab_feedback_total", "counter", "Verdicts of readers, the last on each answer.");
+  for (size_t i = 0; i < counts.size(); ++i) {
+    std::string variant = quoted(experiment.variants()[i].name);
+    answers += fmt::format("longhand_ab_answers_total{{variant=\"{}\"}} {}\n", variant, counts[i].answers);
+    for (auto [rating, count] : {std::pair("up", counts[i].up), {"down", counts[i].down}})
+      verdicts +=
+          fmt::format("longhand_ab_feedback_total{{variant=\"{}\",rating=\"{}\"}} {}\n", variant, rating, count);
+  }
+  return answers + verdicts;
+}
+
 void Metrics::answered(const std::string& path, int status, double seconds) {
   std::lock_guard lock(mutex_);
   ++answers_[{path, status}];

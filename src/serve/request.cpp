@@ -227,7 +227,7 @@ TextRequest parse_text_request(std::string_view body, bool chat, const RequestLi
 
   TextRequest request;
   request.chat = chat;
-  request.model = text(json, "model");
+  request.model = text(json, "model"), request.user = text(json, "user");
   if (chat)
     request.messages = parse_messages(json);
   else
@@ -244,6 +244,15 @@ TextRequest parse_text_request(std::string_view body, bool chat, const RequestLi
     request.include_usage = truth(*options, "include_usage");
   }
   return request;
+}
+
+Feedback parse_feedback(std::string_view body) {
+  Json json = parse_object(body);
+  check_names(json, {"id", "rating"});
+  std::string rating = text(json, "rating");
+  if (!field(json, "id")) refuse("id", "id is missing: the id of the answer");
+  if (rating != "up" && rating != "down") refuse("rating", "rating {}: it takes up or down", rating);
+  return {text(json, "id"), rating == "up"};
 }
 
 TokenizeRequest parse_tokenize_request(std::string_view body) {

@@ -37,7 +37,8 @@ bool ended_badly(Finish finish) {
 
 // A text request under way: its jobs, one a prompt, and what has come of them. Whatever way it ends, its jobs end too.
 struct Server::Writing {
-  Writing(TextRequest parsed, ServedModel& model) : request(std::move(parsed)), model(model) {}
+  Writing(TextRequest parsed, ServedModel& model, std::optional<size_t> variant)
+      : request(std::move(parsed)), model(model), variant(variant) {}
   ~Writing() {
     for (auto& ticket : tickets) ticket->cancel();
   }
@@ -61,6 +62,7 @@ struct Server::Writing {
 
   TextRequest request;
   ServedModel& model;
+  std::optional<size_t> variant;  // of the experiment
   std::vector<std::unique_ptr<Ticket>> tickets;
   std::unique_ptr<TextAnswer> answer;
   Clock::time_point submitted = Clock::now();
@@ -101,8 +103,16 @@ std::vector<int32_t> Server::chat_tokens(const TextRequest& request, const Serve
 
 std::shared_ptr<Server::Writing> Server::begin_writing(const Query& query, bool chat) {
   TextRequest parsed = parse_text_request(query.body, chat, options_.request);
-  ServedModel& model = find(parsed.model);
-  auto writing = std::make_shared<Writing>(std::move(parsed), model);
+  std::string name = parsed.model, variant_name;
+  std::optional<size_t> variant;
+  if (experiment_ && name == experiment_->name()) {
+    variant = experiment_->choose(parsed.user, static_cast<double>(random_bits(53)) * 0x1p-53);
+    const Variant& chosen = experiment_->variants()[*variant];
+    chosen.apply(parsed.rules);
+    name = chosen.model, variant_name = chosen.name;
+  }
+  ServedModel& model = find(name);
+  auto writing = std::make_shared<Writing>(std::move(parsed), model, variant);
   const TextRequest& request = writing->request;
   if (request.echo && request.logprobs >= 0)
     throw Refusal(400, "echo with logprobs is not supported: longhand score gives a text's log-probabilities", "echo");
@@ -132,7 +142,8 @@ std::shared_ptr<Server::Writing> Server::begin_writing(const Query& query, bool 
     job.deadline = Clock::now() + options_.timeout;
     writing->tickets.push_back(model.engine.submit(std::move(job)));
   }
-  TextAnswer::Head head{fmt::format("{}-{:016x}", chat ? "chatcmpl" : "cmpl", random_bits(64)), model.name,
+  TextAnswer::Head head{fmt::format("{}-{:016x}", chat ? "chatcmpl" : "cmpl", random_bits(64)),
+                        variant ? experiment_->name() : model.name, variant_name,
                         static_cast<int64_t>(std::time(nullptr)), seed};
   writing->answer = std::make_unique<TextAnswer>(request, head, model.tokenizer, prompt_tokens, std::move(echoed));
   return writing;
@@ -146,9 +157,14 @@ void Server::write_text(const Query& query, Reply& reply, bool chat) {
     write_whole(*writing, reply);
 }
 
+void Server::count_answer(const Writing& writing) {
+  if (writing.variant) experiment_->answered(writing.answer->id(), *writing.variant, writing.answer->written());
+}
+
 void Server::write_whole(Writing& writing, Reply& reply) {
   try {
     writing.follow([](const std::string&) {}, metrics_);
+    count_answer(writing);
     reply.set_content(writing.answer->whole(), json_type);
   } catch (const HungUp&) {
     reply.status = 499;  // as nginx counts it; nobody reads it
@@ -167,6 +183,7 @@ void Server::stream(const std::shared_ptr<Writing>& writing, Reply& reply) {
       std::string begin = writing->answer->begin();
       if (!begin.empty()) send(begin);
       writing->follow(send, metrics_);
+      count_answer(*writing);
       send(writing->answer->end());
     } catch (const HungUp&) {
       return false;
@@ -213,6 +230,15 @@ void Server::embed(const Query& query, Reply& reply) {
   answer["usage"] = {{"prompt_tokens", count}, {"total_tokens", count}};
   reply.set_content(answer.dump() + "\n", json_type);
 }
+
+void Server::rate(const Query& query, Reply& reply) {
+  Feedback feedback = parse_feedback(query.body);
+  if (!experiment_->rate(feedback.id, feedback.up))
+    throw Refusal(404, fmt::format("there is no answer {} of experiment {}", feedback.id, experiment_->name()), "id");
+  reply.set_content("{\"status\":\"ok\"}\n", json_type);
+}
+
+void Server::show_experiment(Reply& reply) const { reply.set_content(experiment_->json(), json_type); }
 
 void Server::tokenize(const Query& query, Reply& reply) {
   TokenizeRequest request = parse_tokenize_request(query.body);

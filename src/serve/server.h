@@ -12,6 +12,7 @@
 #include "longhand/text.h"
 #include "src/serve/connection.h"
 #include "src/serve/engine.h"
+#include "src/serve/experiment.h"
 #include "src/serve/metrics.h"
 #include "src/serve/refusal.h"
 #include "src/serve/request.h"
@@ -29,6 +30,8 @@ struct ServerOptions {
   std::chrono::seconds timeout{300};      // for an answer, waiting included
   std::vector<std::string> keys;          // empty = no key is asked for
   std::vector<std::string> cors_origins;  // pages that may call; empty = none, "*" = all
+  std::string experiment = "ab";          // the name that requests give to take part
+  std::vector<Variant> variants;          // empty = no experiment
 };
 
 /// A model ready to write, under the name that requests give.
@@ -62,14 +65,18 @@ class Server {
   using Query = httplib::Request;
 
   void set_up();
+  void set_up_experiment();
   bool before(const Query& query, Reply& reply);  // true: answered
   void route(const std::string& path, std::function<void(const Query&, Reply&)> handle, bool post);
   void write_text(const Query& query, Reply& reply, bool chat);
   std::shared_ptr<Writing> begin_writing(const Query& query, bool chat);
+  void count_answer(const Writing& writing);
   void write_whole(Writing& writing, Reply& reply);
   void stream(const std::shared_ptr<Writing>& writing, Reply& reply);
   void embed(const Query& query, Reply& reply);
   void tokenize(const Query& query, Reply& reply);
+  void rate(const Query& query, Reply& reply);
+  void show_experiment(Reply& reply) const;
   void list_models(Reply& reply) const;
   void health(Reply& reply) const;
   void show_metrics(Reply& reply) const;
@@ -81,6 +88,7 @@ class Server {
 
   ServerOptions options_;
   std::vector<std::unique_ptr<ServedModel>> models_;
+  std::unique_ptr<Experiment> experiment_;  // null = none
   Metrics metrics_;
   std::vector<std::string> paths_;
   std::atomic<bool> draining_{false}, finished_{false};

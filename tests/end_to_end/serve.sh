@@ -8,6 +8,7 @@ trap '[ $server -ne 0 ] && kill -9 $server 2>/dev/null; rm -rf "$work"' EXIT
 
 # start FLAGS...: a server on a free port; $url, $server.
 start() {
+  : >serve.out
   "$longhand" serve --model "$model" --port 0 --json "$@" >serve.out 2>serve.err &
   server=$!
   for _ in $(seq 300); do
@@ -157,6 +158,29 @@ sleep 2
 check "slow clients do not keep the others out" test "$(curl -sS "$url/health")" = '{"status":"ok"}'
 stop
 check "the server ends with 0 whoever is connected" test "$status" -eq 0
+
+# An experiment: two variants of one model, one of which draws greedily.
+start --variant calm,model=tiny,temperature=0 --variant bold,model=tiny,share=3,temperature=1.5
+check "an experiment is among the models" test "$(curl -sS "$url/v1/models" | field '[m["id"] for m in d["data"]]')" = "['tiny', 'ab']"
+ab='{"model":"ab","prompt":"Click the ","max_tokens":8,"temperature":0.5'
+post /v1/completions "$ab,\"user\":\"one\"}" >first.json
+check "a user stays with a variant" test "$(for _ in 1 2 3 4; do post /v1/completions "$ab,\"user\":\"one\"}" | field 'd["variant"]'; done | sort -u)" = "$(field 'd["variant"]' <first.json)"
+for i in $(seq 24); do post /v1/completions "$ab,\"user\":\"$i\"}"; done >many.json
+check "both variants have users" test "$(grep -o '"variant":"[a-z]*"' many.json | sort -u | wc -l)" -eq 2
+check "a variant's settings take the place of the request's" \
+  test "$(grep '"variant":"calm"' many.json | sed 's/.*"text":"\([^"]*\)".*/\1/' | sort -u | wc -l)" -eq 1
+id=$(field 'd["id"]' <first.json)
+check "an answer is rated" test "$(post /ab/feedback "{\"id\":\"$id\",\"rating\":\"up\"}")" = '{"status":"ok"}'
+answered "an answer that nobody gave" 404 "no answer" post /ab/feedback '{"id":"cmpl-0","rating":"up"}'
+answered "a rating that is none" 400 "up or down" post /ab/feedback "{\"id\":\"$id\",\"rating\":\"so so\"}"
+check "/ab counts answers and verdicts" \
+  test "$(curl -sS "$url/ab" | field 'sum(v["answers"] for v in d["variants"]), sum(v["up"] for v in d["variants"])')" = "29 1"
+check "so do the metrics" bash -c "curl -sS '$url/metrics' | grep -q '^longhand_ab_feedback_total{variant=\"[a-z]*\",rating=\"up\"} 1$'"
+stop
+refused "one variant" 1 "two variants" "$longhand" serve --model "$model" --port 0 --variant a,model=tiny
+refused "a variant of no model" 1 'there is no model "tinny"' "$longhand" serve --model "$model" --port 0 \
+  --variant a,model=tiny --variant b,model=tinny
+refused "a variant without a model" 2 "NAME,model=MODEL" "$longhand" serve --model "$model" --variant a,share=1
 
 refused "two sources of models" 2 "one of --model and --models" "$longhand" serve --model a --models b
 refused "an empty folder" 1 "no *.safetensors" "$longhand" serve --models "$work"
