@@ -43,7 +43,7 @@ refused "a language that ICU does not spell" 2 "--languages xx" "$longhand" data
 refused "pages that are not there" 1 "nothing" "$longhand" data build x.jsonl --task cloze --corpus-directory nothing
 check "a refused build leaves no file" test ! -e x.jsonl
 refused "eval without data" 2 "--data is missing" "$longhand" eval --model "$model"
-refused "no validation part" 1 "--all takes every one" "${eval[@]}" --validation-ratio 0
+refused "no validation part" 1 "--all takes every one" "$longhand" eval --model "$model" --data numbers.jsonl --validation-ratio 0
 refused "one run alone" 2 "two runs or more" "$longhand" compare fast
 refused "a directory without a run" 1 "no log.jsonl" "$longhand" compare fast .
 echo '{"task": 1}' >fast/answers.jsonl
