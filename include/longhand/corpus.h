@@ -70,13 +70,14 @@ std::vector<SplitCorpus> split_corpora(std::vector<Corpus> corpora, const SplitO
 struct VocabularyOptions {
   int64_t size = 8192;
   int64_t sample_bytes = 12'000'000;  // of all languages together, the same from each as far as they reach
+  bool split_digits = true;           // every digit is a piece of its own
   uint64_t seed = 0;
 };
 
 /// Symbols that no text is cut across: line break, tab, the marks of instructions and dialogue.
 const std::vector<std::string>& vocabulary_symbols();
 
-/// Trains a SentencePiece model on the corpora's texts and returns it serialized. Digits stand alone, characters
+/// Trains a SentencePiece model on the corpora's texts and returns it serialized. Characters
 /// outside the vocabulary fall back to bytes, text is not normalised. Same texts and options, same bytes. Fails in one
 /// line when the text does not give so many pieces.
 std::string train_vocabulary(const std::vector<const Corpus*>& corpora, const VocabularyOptions& options);

@@ -46,7 +46,7 @@ InstructionFile read_instructions(const std::string& path, bool skip_bad);
 /// the field is absent or empty.
 class PromptTemplate {
  public:
-  /// "alpaca", "context" (weights/templates/), or the name of a file. `path` empty: none of its own, see prompt().
+  /// "alpaca", "context", "plain" (weights/templates/), or the name of a file. `path` empty: none of its own, see prompt().
   explicit PromptTemplate(const std::string& path);
   /// The text before the answer. Without a template of its own: "context" for an example with a question, else
   /// "alpaca". Fails with the name of a field that the example does not have.
@@ -93,16 +93,29 @@ struct InstructionCheck {
 };
 InstructionCheck check_instructions(const InstructionFile& file, const InstructionFile* validation);
 
+/// What `data build` makes; see build_instructions.
 struct BuildOptions {
+  std::string task = "translation";
   std::string directory;               // where scripts/fetch_corpus.sh unpacked the help pages
-  std::vector<std::string> languages;  // every ordered pair of them is a direction
+  std::vector<std::string> languages;  // empty = the twelve of the help corpus; a translation names its own
   int64_t examples = 6000;
-  int64_t largest = 200;  // bytes of a paragraph at most
+  int64_t largest = 200;    // bytes of a paragraph at most
+  int64_t greatest = 9999;  // number, or amount of money
   uint64_t seed = 0;
 };
 
-/// Translation examples from paragraphs that the languages share, as JSON lines: "instruction", "input", "output",
-/// "task" ("en-de") and "source" (the page, so that a page stays on one side of a split).
-std::string build_translations(const BuildOptions& options);
+/// Examples as JSON lines, "instruction", "input", "output", "task" (the task and its language, or "en-de") and
+/// "source", which keeps what belongs together on one side of a split:
+///   translation        every ordered pair of the languages, from paragraphs that they share; source: the page
+///   numbers, amounts   0 to `greatest`, in words, amounts in euros and dollars; source: the number
+///   dates              1900 to 2099, as the language writes them at length; source: the date
+///   terms              a heading of the help pages and the paragraph below it; source: the page
+///   cloze              a paragraph without one of its words, and the word; source: the page
+std::string build_instructions(BuildOptions options);
+
+/// The answers of numbers, amounts ("EUR", "USD") and dates (days after 1 January 1970), as ICU's data have them.
+std::string spell_number(const std::string& language, int64_t value);
+std::string spell_amount(const std::string& language, int64_t value, const std::string& currency);
+std::string spell_date(const std::string& language, int64_t days);
 
 }  // namespace longhand

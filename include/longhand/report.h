@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "longhand/answers.h"
+
 namespace longhand {
 
 /// A line chart as SVG text, 720 x 280, that stands alone in a page with the classes of report_page's style sheet.
@@ -23,8 +25,8 @@ struct Chart {
   std::string svg() const;
 };
 
-/// The page of a run from the text of its log.jsonl. `name` is its heading. Fails, with the line's number, on a line
+/// The page of a run from the text of its log.jsonl; `name` is its heading, `answers` those of its answers.jsonl. Fails, with the line's number, on a line
 /// that is no JSON object of a known type; the last line may be cut short (a run that was killed).
-std::string report_page(std::string_view log, std::string_view name);
+std::string report_page(std::string_view log, std::string_view name, const std::vector<Answer>& answers = {});
 
 }  // namespace longhand

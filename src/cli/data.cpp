@@ -1,4 +1,4 @@
-// longhand data: looks at instruction data, or makes some from the help corpus.
+// longhand data: looks at instruction data, or makes some.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -59,7 +59,7 @@ void check(const DataFlags& flags, const Common& common) {
 }
 
 void build(const DataFlags& flags) {
-  std::string lines = build_translations(flags.build);
+  std::string lines = build_instructions(flags.build);
   write_file(flags.file, lines);
   fmt::print("{}: {} examples\n", flags.file, std::count(lines.begin(), lines.end(), '\n'));
 }
@@ -85,19 +85,23 @@ void add_data(CLI::App& app, Common& common) {
   CLI::App* command =
       add_command(app, common, "data", "look at instruction data (check), make some (build) or change some (augment)");
   auto flags = std::make_shared<DataFlags>();
-  command->add_option(
-      "ACTION", flags->action,
-      "check: exit code 0 clean, 3 with warnings, 1 unusable; build: translations; augment: FILE with other words");
+  command->add_option("ACTION", flags->action,
+                      "check: exit code 0 clean, 3 with warnings, 1 unusable; build: examples of --task; augment: FILE "
+                      "with other words");
   command->add_option("FILE", flags->file, "examples: read by check, written by build");
   command->add_option("--validation-data", flags->validation, "check: examples that must not stand in FILE")
       ->type_name("FILE");
   auto add = [&](const char* name, auto& value, const char* meaning, const char* type) {
     return command->add_option(name, value, meaning)->type_name(type)->group("Build");
   };
+  add("--task", flags->build.task, "translation, numbers, dates, amounts, terms or cloze", "NAME");
   add("--corpus-directory", flags->build.directory, "help pages, as scripts/fetch_corpus.sh unpacks them", "DIRECTORY");
-  add("--languages", flags->build.languages, "two or more: en,de,fr", "LIST")->delimiter(',');
-  add("--examples", flags->build.examples, "how many, of all directions together", "N");
+  add("--languages", flags->build.languages,
+      "en,de,fr; a translation takes two or more, others all twelve unless some are named", "LIST")
+      ->delimiter(',');
+  add("--examples", flags->build.examples, "how many, of all languages or directions together", "N");
   add("--largest", flags->build.largest, "bytes of a text at most", "N");
+  add("--greatest", flags->build.greatest, "the greatest number or amount", "N");
   auto change = [&](const char* name, auto& value, const char* meaning, const char* type) {
     return command->add_option(name, value, meaning)->type_name(type)->group("Augment");
   };

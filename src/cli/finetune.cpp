@@ -4,7 +4,10 @@
 #include <filesystem>
 
 #include "longhand/augment.h"
+#include "longhand/files.h"
+#include "longhand/generate.h"
 #include "longhand/instructions.h"
+#include "src/cli/answer_table.h"
 #include "src/cli/train_flags.h"
 #include "src/cli/training_run.h"
 
@@ -20,6 +23,7 @@ struct Finetune {
   std::vector<std::string> data;
   std::string validation_data, optimizer = "adamw";
   AugmentOptions augment;
+  int64_t answers = 8;
 
   void declare(CLI::App& command) {
     auto add = [&](const char* name, auto& field, const char* help, const char* type) {
@@ -32,8 +36,9 @@ struct Finetune {
         ->group("Data");
     add("--validation-data", validation_data, "examples for validation alone, in place of a split", "FILE");
     add("--validation-ratio", encode.validation, "share of the examples for validation (default 0.05)", "NUMBER");
-    add("--template", encode.template_path, "prompt template: alpaca, context or a file (default: by the keys)",
+    add("--template", encode.template_path, "prompt template: alpaca, context, plain or a file (default: by the keys)",
         "NAME");
+    add("--answers", answers, "validation examples to answer before and after training (default 8); 0 = none", "N");
     command.add_flag("--skip-bad", encode.skip_bad, "leave out examples that cannot be used, and count them")
         ->group("Data");
     command.add_option("--thesaurus", augment.thesauri, "synonyms for --augment: FILE, or de=FILE; may be repeated")
@@ -63,7 +68,13 @@ struct Finetune {
     Tokenizer tokenizer = tokenizer_of(source);
     TokenFile tokens = read(tokenizer, options.config.vocab_size, common.json ? stderr : stdout);
     training.run.tokens = fmt::format("{}", fmt::join(data, ", "));
+    std::vector<Question> questions =
+        answers > 0 ? questions_of(tokens.validation(), answers) : std::vector<Question>{};
+    std::vector<Answer> before;
+    if (!questions.empty() && !training.run.init.empty())
+      before = answer(common, options.type, training.run.init, {}, tokenizer, questions);
     training.go(options, common, &tokens);
+    if (!questions.empty() && !training.run.output.empty()) show_after(common, options, tokenizer, questions, before);
   }
 
  private:
@@ -72,6 +83,7 @@ struct Finetune {
     std::string name = optimizer;
     std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
     if (name != "adamw") fail_usage("--optimizer {}: it takes adamw", optimizer);
+    if (answers < 0) fail_usage("--answers {}: 0 or more", answers);
     if (!(encode.validation >= 0 && encode.validation <= 0.5))
       fail_usage("--validation-ratio {}: it is a share between 0 and 0.5", encode.validation);
   }
@@ -80,6 +92,30 @@ struct Finetune {
     augment.synonyms = o.augment_synonyms, augment.insertions = o.augment_insertions;
     augment.shuffles = o.augment_shuffles, augment.answers = o.augment_answers, augment.seed = o.seed;
     return std::make_shared<Augmenter>(augment);
+  }
+
+  static std::vector<Answer> answer(const Common& common, Dtype type, const std::string& path,
+                                    const std::vector<std::string>& adapters, const Tokenizer& tokenizer,
+                                    const std::vector<Question>& questions) {
+    std::unique_ptr<Device> device = common.make();
+    LoadedModel model = load_model(*device, path, type, adapters);
+    return write_answers(*device, model.config, model.weights, tokenizer, questions, {});
+  }
+
+  /// Answers of the weights that the run left, beside those from before; RUN/answers.jsonl keeps them.
+  void show_after(const Common& common, const TrainOptions& options, const Tokenizer& tokenizer,
+                  const std::vector<Question>& questions, const std::vector<Answer>& before) const {
+    std::string directory = run_directory(training.run.output);
+    bool adapter = options.config.lora_rank > 0;
+    if (adapter && training.run.init.empty()) return;
+    std::vector<Answer> after =
+        adapter ? answer(common, options.type, training.run.init, {directory + "/adapter.safetensors"}, tokenizer,
+                         questions)
+                : answer(common, options.type, directory + "/model.safetensors", {}, tokenizer, questions);
+    for (size_t i = 0; i < before.size(); ++i) after[i].before = before[i].written;
+    write_file(directory + "/answers.jsonl", answers_text(after));
+    if (common.json) return;
+    fmt::print("{}{}", samples_text(after, 4), scores_text(score_answers(after)));
   }
 
   /// The largest divisor of `whole` that is at most `limit`, and at least 1.

@@ -115,6 +115,11 @@ void add_prepare(CLI::App& app, Common& common) {
   add("--language", flags->language, "a text with a name of its own; again for each", "NAME:PATH", "Text");
   command->add_flag("--split-lines", prepare.split_lines, "a line, not a file, is a document")->group("Text");
   add("--vocab-size", prepare.vocabulary.size, "pieces to train", "N", "Vocabulary");
+  command
+      ->add_flag_callback(
+          "--join-digits", [flags] { flags->prepare.vocabulary.split_digits = false; },
+          "let pieces hold several digits; without it each digit stands alone")
+      ->group("Vocabulary");
   add("--tokenizer", prepare.tokenizer, "take the vocabulary of a .model, weights or token file instead", "FILE",
       "Vocabulary");
   auto* share = add("--validation", prepare.split.validation, "share of the documents kept for validation", "SHARE",

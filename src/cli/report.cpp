@@ -17,7 +17,9 @@ void write_report(const std::string& run, std::string output) {
   fs::path folder = log.has_parent_path() ? log.parent_path() : fs::path(".");
   if (output.empty()) output = (folder / "report.html").string();
   std::string name = fs::weakly_canonical(folder).filename().string();
-  write_file(output, report_page(read_file(log.string()), name));
+  std::string answers = (folder / "answers.jsonl").string();
+  write_file(output, report_page(read_file(log.string()), name,
+                                 fs::exists(answers) ? read_answers(answers) : std::vector<Answer>{}));
   fmt::print("{}\n", output);
 }
 

@@ -1,5 +1,6 @@
 #include "longhand/report.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -206,6 +207,25 @@ std::string event_list(const Run& run) {
   return out + "</table></div>";
 }
 
+constexpr size_t most_answers = 24;
+
+std::string answer_list(const std::vector<Answer>& answers) {
+  if (answers.empty()) return "";
+  AnswerScore mean = score_answers(answers).back();
+  std::string out = fmt::format(
+      "<h2>Answers to validation examples</h2><p>{} answers, {} of them exact, chrF {:.1f}, {:.3f} nats a token</p>"
+      "<div class=\"card\"><table class=\"words\"><tr><th>task</th><th>prompt</th><th>wanted</th><th>before</th>"
+      "<th>written</th></tr>",
+      mean.examples, mean.exact, mean.chrf, mean.nats);
+  size_t count = std::min(answers.size(), most_answers);
+  for (size_t i = 0; i < count; ++i) {
+    const Answer& a = answers[i * answers.size() / count];
+    out += fmt::format("<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>", escape(a.task),
+                       escape(a.prompt), escape(a.wanted), escape(a.before.value_or("")), escape(a.written));
+  }
+  return out + "</table></div>";
+}
+
 std::string settings(const Run& run) {
   if (!run.meta.is_object()) return "";
   std::string out = "<h2>Settings</h2><div class=\"card\"><table>";
@@ -218,7 +238,7 @@ std::string settings(const Run& run) {
 
 }  // namespace
 
-std::string report_page(std::string_view log, std::string_view name) {
+std::string report_page(std::string_view log, std::string_view name, const std::vector<Answer>& answers) {
   Run run = read_log(log);
   std::string page = fmt::format(
       "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
@@ -228,7 +248,8 @@ std::string report_page(std::string_view log, std::string_view name) {
     page += fmt::format("<p><code>{}</code></p>", escape(run.meta.value("command", "")));
   page += facts(run) + "<div class=\"charts\">";
   for (const Chart& chart : charts(run)) page += "<figure>" + chart.svg() + "</figure>";
-  page += "</div>" + validation_table(run) + event_list(run) + settings(run) + "</body></html>\n";
+  page +=
+      "</div>" + validation_table(run) + answer_list(answers) + event_list(run) + settings(run) + "</body></html>\n";
   return page;
 }
 

@@ -75,6 +75,7 @@ void RunLog::meta(const Trainer& trainer, const MemoryPlan& plan, const std::str
                {"command", command},
                {"config", Json::parse(trainer.options().config.json())},
                {"parameters", plan.parameters},
+               {"trained", plan.trained},
                {"steps", trainer.options().steps},
                {"device", trainer.device_name()},
                {"threads", threads},

@@ -64,6 +64,7 @@ TEST_CASE("templates leave out what an example does not have") {
   CHECK(prompt.ends_with("### Instruction:\nAdd.\n\n### Response:\n"));
   CHECK(prompt.find("Input") == std::string::npos);
   CHECK(PromptTemplate("").prompt(file.examples[1]) == "Context: C\nQuestion: Q\nAnswer: ");
+  CHECK(PromptTemplate("plain").prompt(file.examples[0]) == "Add.\n");
   TextFile own("{colour}?");
   CHECK_THROWS_WITH_AS(PromptTemplate(own.path).prompt(file.examples[0]), doctest::Contains("\"colour\""), Error);
 }

@@ -124,7 +124,7 @@ std::string train_vocabulary(const std::vector<const Corpus*>& corpora, const Vo
           {"character_coverage", fmt::format("{:.6f}", coverage(options.size))},
           {"required_chars", "\xE2\x96\x81"},  // the blank's mark
           {"user_defined_symbols", joined(vocabulary_symbols())},
-          {"split_digits", "true"},
+          {"split_digits", options.split_digits ? "true" : "false"},
           {"byte_fallback", "true"},
           {"allow_whitespace_only_pieces", "true"},
           {"normalization_rule_name", "identity"},

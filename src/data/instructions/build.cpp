@@ -1,11 +1,10 @@
-// Instruction sets from the help corpus.
+// Instruction sets: which maker makes which, and the sets of translations.
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "longhand/corpus.h"
-#include "longhand/instructions.h"
-#include "longhand/random.h"
+#include "src/data/instructions/build_parts.h"
 
 namespace longhand {
 namespace {
@@ -40,13 +39,24 @@ std::vector<Pair> shared(const Texts& from, const Texts& to, uint64_t seed, uint
     bool good = other != to.end() && other->second != text && !other->second.empty() && text.size() > 8;
     if (good && seen.insert(text).second) pairs.push_back({key.first, text, other->second});
   }
-  RandomStream random{.seed = seed, .step = step, .use = RandomUse::shuffle};
-  for (size_t i = pairs.size(); i-- > 1;)
-    std::swap(pairs[i], pairs[static_cast<uint64_t>(random.bits(i)) * (i + 1) >> 32]);
+  shuffle(pairs, seed, step);
   return pairs;
 }
 
 }  // namespace
+
+std::string language_name(const std::string& code) {
+  auto named = language_names.find(code);
+  return named == language_names.end() ? code : named->second;
+}
+
+std::string example_line(const std::string& instruction, const std::string& input, const std::string& output,
+                         const std::string& task, const std::string& source) {
+  nlohmann::ordered_json line = {{"instruction", instruction}};
+  if (!input.empty()) line["input"] = input;
+  line["output"] = output, line["task"] = task, line["source"] = source;
+  return line.dump() + '\n';
+}
 
 std::string build_translations(const BuildOptions& options) {
   if (options.languages.size() < 2) fail_usage("--languages: a translation needs two languages or more");
@@ -57,23 +67,25 @@ std::string build_translations(const BuildOptions& options) {
   for (size_t from = 0; from < texts.size(); ++from)
     for (size_t to = 0; to < texts.size(); ++to) {
       if (from == to) continue;
-      int64_t share = options.examples * (direction + 1) / directions - options.examples * direction / directions;
+      int64_t share = share_of(options.examples, direction, directions);
       const std::string &source = options.languages[from], &target = options.languages[to];
-      auto named = language_names.find(target);
       std::vector<Pair> pairs = shared(texts[from], texts[to], options.seed, static_cast<uint64_t>(++direction));
-      for (int64_t i = 0; i < std::min<int64_t>(share, static_cast<int64_t>(pairs.size())); ++i)
-        lines +=
-            nlohmann::ordered_json{{"instruction", fmt::format("Translate into {}.",
-                                                               named == language_names.end() ? target : named->second)},
-                                   {"input", pairs[i].from},
-                                   {"output", pairs[i].to},
-                                   {"task", source + "-" + target},
-                                   {"source", pairs[i].source}}
-                .dump() +
-            '\n';
+      pairs.resize(std::min<size_t>(pairs.size(), share));
+      for (const Pair& pair : pairs)
+        lines += example_line(fmt::format("Translate into {}.", language_name(target)), pair.from, pair.to,
+                              source + "-" + target, pair.source);
     }
   if (lines.empty()) fail("{}: no paragraph stands in two of these languages", options.directory);
   return lines;
+}
+
+std::string build_instructions(BuildOptions options) {
+  if (options.languages.empty() && options.task != "translation") options.languages = help_languages();
+  if (options.examples < 1) fail_usage("--examples {}: at least 1", options.examples);
+  if (options.task == "translation") return build_translations(options);
+  if (options.task == "numbers" || options.task == "dates" || options.task == "amounts") return build_spelled(options);
+  if (options.task == "terms" || options.task == "cloze") return build_from_pages(options);
+  fail_usage("--task {}: it takes translation, numbers, dates, amounts, terms or cloze", options.task);
 }
 
 }  // namespace longhand

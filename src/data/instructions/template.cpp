@@ -5,6 +5,7 @@
 
 LONGHAND_EMBED(longhand_template_alpaca, "weights/templates/alpaca.txt")
 LONGHAND_EMBED(longhand_template_context, "weights/templates/context.txt")
+LONGHAND_EMBED(longhand_template_plain, "weights/templates/plain.txt")
 
 namespace longhand {
 namespace {
@@ -54,6 +55,8 @@ PromptTemplate::PromptTemplate(const std::string& path) : name_(path) {
     text_ = longhand_template_alpaca;
   else if (path == "context")
     text_ = longhand_template_context;
+  else if (path == "plain")
+    text_ = longhand_template_plain;
   else if (!path.empty())
     text_ = read_file(path, 1 << 20);
 }
