@@ -116,6 +116,13 @@ struct QuantizedMatmulRow : Operation {
     list.push_back({{"m", 1}, {"n", 1}, {"k", 64}, {"bits", 4}, {"grouped", 1}});
     list.push_back({{"m", 3}, {"n", 130}, {"k", 4160}, {"bits", 8}});
     list.push_back({{"m", 40}, {"n", 70}, {"k", 2624}, {"bits", 4}, {"grouped", 1}});
+    // Rows of whole vectors, which a single row of activations reads without a transposition; and so long that they
+    // share a set of the cache.
+    for (int64_t bits : {8, 4}) {
+      list.push_back({{"m", 3}, {"n", 37}, {"k", 512}, {"bits", bits}});
+      for (int64_t grouped : {0, 1})
+        list.push_back({{"m", 3}, {"n", 21}, {"k", 32768 / bits}, {"bits", bits}, {"grouped", grouped}});
+    }
     for (int64_t m : {1, 9, 100})
       for (int64_t k : {96, 500}) list.push_back({{"m", m}, {"n", 70}, {"k", k}, {"bits", 8}, {"w8a8", 1}});
     list.push_back({{"m", 20}, {"n", 24}, {"k", 64}, {"bits", 8}, {"w8a8", 1}, {"bias", 1}, {"activation", 2}});
