@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Fine-tuning of the tiny weights, measured: the guide's configuration with its learning rate and a greater one, what to train,
-# numbers in words with and without digits apart. Writes bench/results/finetuning.md. A run that is there already is not made again: what was broken off goes on.
+# numbers in words with and without digits apart. Writes bench/results/finetuning.md. A run that is there already is not made again,
+# what was broken off goes on.
 #
 #   scripts/finetune_table.sh [RUNS] [CORPUS]      runs/finetuning and data/corpus when not given; THREADS=2
 set -euo pipefail
@@ -45,7 +46,7 @@ answer() {
 tune() {
   local name=$1 data=$2 limit=$3 run=$runs/$1
   shift 3
-  if ! grep -q '"type":"end"' "$run/log.jsonl" 2>/dev/null || ! ls "$run"/{model,adapter}.safetensors >/dev/null 2>&1; then
+  if [ ! -e "$run/model.safetensors" ] && [ ! -e "$run/adapter.safetensors" ]; then
     echo "$name"
     "$longhand" finetune --model "$model" --data "$runs/$data.jsonl" --template plain --threads "$threads" --answers 0 \
       --output "$run" --resume "$@" >>"$run.txt"
