@@ -22,6 +22,7 @@ namespace fs = std::filesystem;
 struct ServeFlags {
   ModelFlags model;
   std::string folder, key_file;
+  std::vector<std::string> variants;
   serve::ServerOptions options;
   int64_t read_timeout = 10, timeout = 300, grace = 30;  // seconds
 };
@@ -64,6 +65,45 @@ std::vector<std::string> read_keys(const std::string& file) {
   return keys;
 }
 
+// "calm,model=small,share=0.8,temperature=0.7"
+serve::Variant parse_variant(const std::string& text) {
+  serve::Variant variant;
+  auto number = [&](const std::string& name, const std::string& value) {
+    char* end = nullptr;
+    double x = std::strtod(value.c_str(), &end);
+    if (value.empty() || *end || !(x >= 0 && x <= 1e6))
+      fail_usage("--variant {}: {} is no number of 0 or more: \"{}\"", text, name, value);
+    return static_cast<float>(x);
+  };
+  std::istringstream parts(text);
+  for (std::string part; std::getline(parts, part, ',');) {
+    size_t equals = part.find('=');
+    std::string name = part.substr(0, equals), value = equals == part.npos ? "" : part.substr(equals + 1);
+    if (variant.name.empty() && equals == part.npos)
+      variant.name = name;
+    else if (name == "model")
+      variant.model = value;
+    else if (name == "share")
+      variant.share = number(name, value);
+    else if (name == "temperature")
+      variant.temperature = number(name, value);
+    else if (name == "top-p")
+      variant.top_p = number(name, value);
+    else if (name == "min-p")
+      variant.min_p = number(name, value);
+    else if (name == "top-k")
+      variant.top_k = static_cast<int32_t>(number(name, value));
+    else if (name == "repetition-penalty")
+      variant.repetition_penalty = number(name, value);
+    else
+      fail_usage("--variant {}: {}; it takes model, share, temperature, top-p, min-p, top-k, repetition-penalty", text,
+                 name);
+  }
+  if (variant.name.empty() || variant.model.empty())
+    fail_usage("--variant {}: a name and a model are needed: NAME,model=MODEL,share=0.5", text);
+  return variant;
+}
+
 void check(const ServeFlags& flags) {
   const serve::ServerOptions& options = flags.options;
   if (!flags.folder.empty() && !flags.model.path.empty()) fail_usage("give one of --model and --models");
@@ -104,6 +144,7 @@ void run_serve(ServeFlags flags, const Common& common) {
   options.connections.read = std::chrono::seconds(flags.read_timeout);
   options.request.choices = static_cast<int32_t>(options.engine.sequences);
   options.keys = read_keys(flags.key_file);
+  for (const std::string& variant : flags.variants) options.variants.push_back(parse_variant(variant));
 
   // Blocked before any thread is started, so that every signal waits for sigtimedwait.
   sigset_t signals;
@@ -144,6 +185,8 @@ void add_serve(CLI::App& app, Common& common) {
   add("Model", "--models", flags->folder, "folder whose *.safetensors are all served, by their names", "DIR");
   add("Model", "--window", options.engine.window,
       "keys that a token sees; 0 = segment + memory of the model's training", "N");
+  add("Model", "--sessions", options.sessions, "folder that texts are kept in which requests name by \"session\"",
+      "DIR");
   add("Address", "--host", options.host, "address to listen on; 0.0.0.0 = every one", "ADDRESS");
   add("Address", "--port", options.port, "port; 0 = any free one", "N");
   add("Address", "--api-key-file", flags->key_file, "file with a key a line; LONGHAND_API_KEY holds one too", "FILE");
@@ -152,6 +195,13 @@ void add_serve(CLI::App& app, Common& common) {
       ->type_name("URL")
       ->allow_extra_args(false)
       ->group("Address");
+  command
+      ->add_option("--variant", flags->variants,
+                   "part of an experiment: NAME,model=MODEL,share=0.5,temperature=0.7,…; may be repeated")
+      ->type_name("VARIANT")
+      ->allow_extra_args(false)
+      ->group("Experiment");
+  add("Experiment", "--experiment", options.experiment, "name that requests give as their model to take part", "NAME");
   add("Limits", "--batch", options.engine.sequences, "texts written side by side", "N");
   add("Limits", "--chunk", options.engine.chunk, "prompt tokens read between two steps of the batch", "N");
   add("Limits", "--max-tokens", options.request.tokens, "of a request's max_tokens", "N");

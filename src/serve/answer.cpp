@@ -65,7 +65,10 @@ Object logprobs_of(const TextRequest& request, const std::vector<TokenNote>& not
 }
 
 Object head_of(const TextAnswer::Head& head, const char* object) {
-  return {{"id", head.id}, {"object", object}, {"created", head.created}, {"model", head.model}, {"seed", head.seed}};
+  Object json = {
+      {"id", head.id}, {"object", object}, {"created", head.created}, {"model", head.model}, {"seed", head.seed}};
+  if (!head.variant.empty()) json["variant"] = head.variant;
+  return json;
 }
 
 Object usage_of(int64_t prompt, int64_t written) {

@@ -23,8 +23,8 @@ std::string base64(std::string_view bytes);
 class TextAnswer {
  public:
   struct Head {
-    std::string id, model;
-    int64_t created = 0;  // seconds since 1970
+    std::string id, model, variant;  // variant empty = no experiment
+    int64_t created = 0;             // seconds since 1970
     uint64_t seed = 0;
   };
   /// `prompt_tokens` of all prompts together; `echoed` has the text before the continuations of each prompt, or is
@@ -39,6 +39,7 @@ class TextAnswer {
   std::string end() const;    // events after the last one
   std::string whole() const;  // everything taken, as one object
 
+  const std::string& id() const { return head_.id; }
   int64_t written() const { return written_; }  // tokens of the texts
 
  private:

@@ -1,6 +1,9 @@
 #include "src/serve/metrics.h"
 
+#include <unistd.h>
+
 #include <fmt/format.h>
+#include <fstream>
 
 namespace longhand::serve {
 namespace {
@@ -52,6 +55,13 @@ constexpr Column columns[] = {
      [](const EngineNumbers& n) { return static_cast<double>(n.sequences_used); }},
 };
 
+int64_t resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  int64_t size = 0, resident = 0;
+  file >> size >> resident;
+  return resident * sysconf(_SC_PAGESIZE);
+}
+
 }  // namespace
 
 void Histogram::observe(double seconds) {
@@ -69,6 +79,21 @@ std::string Histogram::text(const std::string& name, const std::string& help) co
                        count);
   }
   return out + fmt::format("{}_sum {}\n{}_count {}\n", name, sum_, name, count);
+}
+
+std::string experiment_metrics(const Experiment& experiment) {
+  auto counts = experiment.counts();
+  std::string answers = headline("longhand_ab_answers_total", "counter", "Answers of an experiment by variant.");
+  std::string verdicts =
+      headline("longhand_ab_feedback_total", "counter", "Verdicts of readers, the last on each answer.");
+  for (size_t i = 0; i < counts.size(); ++i) {
+    std::string variant = quoted(experiment.variants()[i].name);
+    answers += fmt::format("longhand_ab_answers_total{{variant=\"{}\"}} {}\n", variant, counts[i].answers);
+    for (auto [rating, count] : {std::pair("up", counts[i].up), {"down", counts[i].down}})
+      verdicts +=
+          fmt::format("longhand_ab_feedback_total{{variant=\"{}\",rating=\"{}\"}} {}\n", variant, rating, count);
+  }
+  return answers + verdicts;
 }
 
 void Metrics::answered(const std::string& path, int status, double seconds) {
@@ -95,6 +120,8 @@ std::string Metrics::text(const std::map<std::string, EngineNumbers>& engines, i
     for (const auto& [model, numbers] : engines)
       out += fmt::format("{}{{model=\"{}\"}} {}\n", column.name, quoted(model), column.value(numbers));
   }
+  out += headline("process_resident_memory_bytes", "gauge", "Resident memory of the server.");
+  out += fmt::format("process_resident_memory_bytes {}\n", resident_bytes());
   out += headline("longhand_connections", "gauge", "Connections that are open.");
   return out + fmt::format("longhand_connections {}\n", connections);
 }

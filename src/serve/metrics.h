@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "src/serve/engine.h"
+#include "src/serve/experiment.h"
 
 namespace longhand::serve {
 
@@ -22,6 +23,9 @@ class Histogram {
   std::array<uint64_t, bounds.size() + 1> counts_{};
   double sum_ = 0;
 };
+
+/// Answers and verdicts of every variant.
+std::string experiment_metrics(const Experiment& experiment);
 
 /// Safe from any thread.
 class Metrics {

@@ -26,6 +26,8 @@ struct Message {
 struct TextRequest {
   bool chat = false;
   std::string model;              // empty = the server's first one
+  std::string session;            // id of a kept text that this one goes on with; empty = none
+  std::string user;               // whom an experiment knows again; empty = nobody
   std::vector<Prompt> prompts;    // completions; at least one
   std::vector<Message> messages;  // chat; of one role never two in a row, the last one the user's
   std::optional<uint64_t> seed;
@@ -44,6 +46,13 @@ struct RequestLimits {
 
 /// Throws Refusal (400) with the field at fault. default tokens: 16 for a completion, 256 for a chat.
 TextRequest parse_text_request(std::string_view body, bool chat, const RequestLimits& limits);
+
+/// {"id": …, "rating": "up" | "down"} of /ab/feedback.
+struct Feedback {
+  std::string id;
+  bool up = false;
+};
+Feedback parse_feedback(std::string_view body);
 
 /// {"model": …, "text": …} of /tokenize.
 struct TokenizeRequest {

@@ -45,9 +45,25 @@ ServedModel::ServedModel(std::string name, std::unique_ptr<Device> own_device, L
       engine(*device, model.config, model.weights, tokenizer, limits) {}
 
 Server::Server(const ServerOptions& options, std::vector<std::unique_ptr<ServedModel>> models)
-    : options_(options), models_(std::move(models)), created_(std::time(nullptr)), http_(options.connections) {
+    : options_(options),
+      models_(std::move(models)),
+      sessions_(options.sessions),
+      created_(std::time(nullptr)),
+      http_(options.connections) {
   if (models_.empty()) fail("there is no model to serve");
+  if (!options.variants.empty()) set_up_experiment();
   set_up();
+}
+
+void Server::set_up_experiment() {
+  experiment_ = std::make_unique<Experiment>(options_.experiment, options_.variants);
+  std::vector<std::string> names;
+  for (auto& model : models_) names.push_back(model->name);
+  auto served = [&](const std::string& name) { return std::find(names.begin(), names.end(), name) != names.end(); };
+  if (served(options_.experiment)) fail("experiment {}: a model has that name (--experiment)", options_.experiment);
+  for (const Variant& variant : options_.variants)
+    if (!served(variant.model))
+      fail("variant {}: there is no model \"{}\"{}", variant.name, variant.model, did_you_mean(variant.model, names));
 }
 
 Server::~Server() {
@@ -126,6 +142,13 @@ void Server::set_up() {
       "/v1/embeddings", [this](const Query& query, Reply& reply) { embed(query, reply); }, true);
   route(
       "/tokenize", [this](const Query& query, Reply& reply) { tokenize(query, reply); }, true);
+
+  if (experiment_) {
+    route(
+        "/ab", [this](const Query&, Reply& reply) { show_experiment(reply); }, false);
+    route(
+        "/ab/feedback", [this](const Query& query, Reply& reply) { rate(query, reply); }, true);
+  }
 
   http_.set_pre_routing_handler([this](const Query& query, Reply& reply) {
     using Outcome = httplib::Server::HandlerResponse;
@@ -216,6 +239,9 @@ void Server::list_models(Reply& reply) const {
                             {"owned_by", "longhand"},
                             {"parameters", model->model.config.parameters()},
                             {"vocab_size", model->model.config.vocab_size}});
+  if (experiment_)
+    list["data"].push_back(
+        {{"id", experiment_->name()}, {"object", "model"}, {"created", created_}, {"owned_by", "longhand"}});
   reply.set_content(list.dump() + "\n", json_type);
 }
 
@@ -227,7 +253,9 @@ void Server::health(Reply& reply) const {
 void Server::show_metrics(Reply& reply) const {
   std::map<std::string, EngineNumbers> engines;
   for (auto& model : models_) engines[model->name] = model->engine.numbers();
-  reply.set_content(metrics_.text(engines, http_.connections()), "text/plain; version=0.0.4; charset=utf-8");
+  std::string text = metrics_.text(engines, http_.connections());
+  if (experiment_) text += experiment_metrics(*experiment_);
+  reply.set_content(text, "text/plain; version=0.0.4; charset=utf-8");
 }
 
 }  // namespace longhand::serve

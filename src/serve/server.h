@@ -12,9 +12,11 @@
 #include "longhand/text.h"
 #include "src/serve/connection.h"
 #include "src/serve/engine.h"
+#include "src/serve/experiment.h"
 #include "src/serve/metrics.h"
 #include "src/serve/refusal.h"
 #include "src/serve/request.h"
+#include "src/serve/session_folder.h"
 #include "src/text/chat_form.h"
 
 namespace longhand::serve {
@@ -29,6 +31,9 @@ struct ServerOptions {
   std::chrono::seconds timeout{300};      // for an answer, waiting included
   std::vector<std::string> keys;          // empty = no key is asked for
   std::vector<std::string> cors_origins;  // pages that may call; empty = none, "*" = all
+  std::string experiment = "ab";          // the name that requests give to take part
+  std::string sessions;                   // folder that sessions are kept in; empty = none are
+  std::vector<Variant> variants;          // empty = no experiment
 };
 
 /// A model ready to write, under the name that requests give.
@@ -62,25 +67,32 @@ class Server {
   using Query = httplib::Request;
 
   void set_up();
+  void set_up_experiment();
   bool before(const Query& query, Reply& reply);  // true: answered
   void route(const std::string& path, std::function<void(const Query&, Reply&)> handle, bool post);
   void write_text(const Query& query, Reply& reply, bool chat);
   std::shared_ptr<Writing> begin_writing(const Query& query, bool chat);
+  void finish(Writing& writing);
   void write_whole(Writing& writing, Reply& reply);
   void stream(const std::shared_ptr<Writing>& writing, Reply& reply);
   void embed(const Query& query, Reply& reply);
   void tokenize(const Query& query, Reply& reply);
+  void rate(const Query& query, Reply& reply);
+  void show_experiment(Reply& reply) const;
   void list_models(Reply& reply) const;
   void health(Reply& reply) const;
   void show_metrics(Reply& reply) const;
   ServedModel& find(const std::string& name) const;
-  std::vector<int32_t> tokens_of(const Prompt& prompt, const ServedModel& model, const char* param) const;
-  std::vector<int32_t> chat_tokens(const TextRequest& request, const ServedModel& model) const;
+  std::vector<int32_t> tokens_of(const Prompt& prompt, const ServedModel& model, const char* param,
+                                 bool resumed = false) const;
+  std::vector<int32_t> chat_tokens(const TextRequest& request, const ServedModel& model, bool resumed) const;
   std::vector<int32_t> within_context(std::vector<int32_t> tokens, const char* param) const;
   std::string client_of(const Query& query) const;
 
   ServerOptions options_;
   std::vector<std::unique_ptr<ServedModel>> models_;
+  std::unique_ptr<Experiment> experiment_;  // null = none
+  SessionFolder sessions_;
   Metrics metrics_;
   std::vector<std::string> paths_;
   std::atomic<bool> draining_{false}, finished_{false};

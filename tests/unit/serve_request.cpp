@@ -117,7 +117,7 @@ TEST_CASE("the pieces of a streamed answer add up to the whole one") {
             ? R"({"messages": [{"role": "user", "content": "a"}], "stream": true, "stream_options": {"include_usage": true}})"
             : R"({"prompt": "a", "stream": true, "logprobs": 1})",
         chat, {});
-    TextAnswer answer(request, {"id", "m", 1, 2}, tokenizer, 5, {});
+    TextAnswer answer(request, {"id", "m", "", 1, 2}, tokenizer, 5, {});
     std::string stream = answer.begin();
     stream += answer.take(0, {.text = "", .token = TokenNote{2, -1.5f, {{2, -1.5f}}}});
     stream += answer.take(0, {.text = " one", .token = TokenNote{3, -0.5f, {{3, -0.5f}}}});
