@@ -201,6 +201,13 @@ check "/ab counts answers and verdicts" \
   test "$(curl -sS "$url/ab" | field 'sum(v["answers"] for v in d["variants"]), sum(v["up"] for v in d["variants"])')" = "29 1"
 check "so do the metrics" bash -c "curl -sS '$url/metrics' | grep -q '^longhand_ab_feedback_total{variant=\"[a-z]*\",rating=\"up\"} 1$'"
 stop
+if command -v chromium >/dev/null; then
+  start --variant calm,model=tiny,temperature=0.3 --variant bold,model=tiny,temperature=1.2
+  python3 "$sources/tests/end_to_end/lib/chat_page.py" "$url" "${CHAT_PAGE_PICTURE:-$work/page.png}"
+  stop
+else
+  echo "chat page: not looked at, there is no chromium"
+fi
 refused "one variant" 1 "two variants" "$longhand" serve --model "$model" --port 0 --variant a,model=tiny
 refused "a variant of no model" 1 'there is no model "tinny"' "$longhand" serve --model "$model" --port 0 \
   --variant a,model=tiny --variant b,model=tinny
