@@ -51,11 +51,12 @@ wait $pid 2>/dev/null
 check "a killed run that goes on ends in the same bits" cmp through/adapter.safetensors killed/adapter.safetensors
 
 # Every recipe at once, over more steps than the two epochs after which an attention layer joins.
-echo 'number: figure, numeral' >thesaurus.txt
-head -40 data.jsonl >first.jsonl
-head -20 data.jsonl | sed 's/"Repeat."/"Repeat the number."/; s/"input": "number [0-9]*", //' >second.jsonl
+echo 'figure: numeral, number' >thesaurus.txt
+head -20 data.jsonl >first.jsonl
+head -12 data.jsonl | sed 's/"input": "number \([0-9]*\)"/"input": "please say the figure \1 again"/' >second.jsonl
 recipes=("$longhand" finetune --model "$model" --data first.jsonl --data second.jsonl --max-seq-length 256 --batch-size 4
-  --validation-ratio 0.2 --lr 1e-3 --seed 4 --steps 14 --unfreeze --layer-decay 0.9 --fgm 0.5 --augment --thesaurus thesaurus.txt --dropout 0.1
+  --validation-ratio 0.3 --lr 1e-3 --seed 4 --steps 16 --unfreeze --layer-decay 0.9 --fgm 0.5 --dropout 0.1
+  --augment --thesaurus thesaurus.txt
   --curriculum loss --curriculum-steps 5 --task-weight second=0.5 --task-temperature 2 --checkpoint-every 2)
 "${recipes[@]}" --output all >all.txt || cat all.txt
 check "an attention layer thaws in the third epoch" grep -q '"event":"thawed","text":"layers.3.attention' all/log.jsonl
@@ -69,11 +70,12 @@ wait $pid 2>/dev/null
 check "a killed run with unfreezing, FGM, augmentation and a curriculum ends in the same bits" \
   cmp all/model.safetensors cut/model.safetensors
 check "a thaw is logged once" test "$(grep -c '"event":"thawed"' all/log.jsonl)" -eq "$(grep -c '"event":"thawed"' cut/log.jsonl)"
-echo 'number: numeral' >other.txt
+echo 'figure: digit' >other.txt
 refused "another thesaurus at --resume" 2 "other data" "${recipes[@]}" --output cut --resume --thesaurus other.txt
 
 "$longhand" data augment second.jsonl --output changed.jsonl --thesaurus thesaurus.txt --augment-synonyms 1 >augment.txt
-check "data augment writes as many examples as it read" test "$(wc -l <changed.jsonl)" -eq 20
+check "data augment writes as many examples as it read" test "$(wc -l <changed.jsonl)" -eq 12
+check "with other words" grep -q "say the num" changed.jsonl
 check "and keeps their answers" test "$(grep -o '"output":.*' changed.jsonl | tr -d ' ')" = "$(grep -o '"output":.*' second.jsonl | tr -d ' ')"
 printf 'sch\xf6n: nett\n' >latin.txt
 refused "a thesaurus in another encoding" 1 "not valid UTF-8" "$longhand" data augment second.jsonl --output x \
