@@ -3,16 +3,18 @@
 //   out_r = dropout(scale · weight[token_r]);      d_weight[t] += sum over the rows r of token t of scale · mask ·
 //   d_out_r
 //
-// Forward: one thread a 16-byte piece; moves 2·rows·D elements.
+// Forward: one thread a 16-byte piece; moves 2·rows·D elements. Tables of another type than the result's, integers with
+// their scales among them, take a kernel of their own, element by element: a step of decoding reads a few rows.
 // Backward, without atomics: first the rows are grouped by ranges of tokens, within a range in row order. Every block
 // of this kernel owns a range; it counts the tokens below the range (where its group begins) and writes its own rows,
 // both by reading all tokens, from the L2 cache. Then one warp takes an entry of a group and 32 pieces of columns. If
 // the entry's token stands earlier in the group the warp is done; otherwise it adds the rows of this token in order,
 // four at a time in flight, to the row of d_weight, rounding once. Moves rows·D + 2·(distinct tokens)·D elements and
 // 512·rows·8 bytes of tokens through L2; limit: memory bandwidth.
+#include "cuda/fp16.h"
 #include "cuda/gpu_device.h"
 #include "cuda/numeric.h"
-#include "src/device/checks.h"
+#include "src/device/quantized.h"
 
 namespace longhand::LONGHAND_GPU {
 namespace {
@@ -36,6 +38,45 @@ __global__ void __launch_bounds__(256)
   for (int i = 0; i < piece<T>; ++i) x[i] *= scale;
   if (dropout.on) drop(x, dropout, row * width + column);
   store_part(out + row * width + column, x, count, aligned);
+}
+
+/// A table of weights: floats, or integers with a scale a row or, grouped, for every 64.
+struct EmbeddingTable {
+  const void *weight, *scales;
+  Dtype type;
+  bool grouped, half_scales;
+};
+
+__device__ __forceinline__ float weight_at(const EmbeddingTable& table, int64_t row, int64_t column, int64_t width) {
+  int64_t at = row * width + column;
+  if (table.type == Dtype::fp32) return static_cast<const float*>(table.weight)[at];
+  if (table.type == Dtype::bf16) return to_float(static_cast<const bf16_t*>(table.weight)[at]);
+  if (table.type == Dtype::fp16) return to_float(static_cast<const fp16_t*>(table.weight)[at]);
+  int64_t group = table.grouped ? row * (width / 64) + column / 64 : row;
+  float scale = table.half_scales ? to_float(static_cast<const fp16_t*>(table.scales)[group])
+                                  : static_cast<const float*>(table.scales)[group];
+  if (table.type == Dtype::i8) return static_cast<float>(static_cast<const int8_t*>(table.weight)[at]) * scale;
+  int byte = static_cast<const uint8_t*>(table.weight)[at / 2];
+  return static_cast<float>((column % 2 ? byte >> 4 : byte & 15) - 8) * scale;
+}
+
+template <class T>
+__global__ void __launch_bounds__(256)
+    embedding_table_kernel(T* out, EmbeddingTable table, const int32_t* tokens, int64_t rows, int64_t width,
+                           int64_t vocabulary, float scale, DropoutKey dropout, unsigned long long* fault) {
+  int64_t pieces = (width + piece<T> - 1) / piece<T>;
+  int64_t index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (index >= rows * pieces) return;
+  int64_t row = index / pieces, column = index % pieces * piece<T>, count = width - column;
+  int32_t token = tokens[row];
+  bool known = token >= 0 && token < vocabulary;
+  if (!known) report_fault(fault, row, token);
+  float x[piece<T>] = {};
+#pragma unroll
+  for (int i = 0; i < piece<T>; ++i)
+    if (known && i < count) x[i] = weight_at(table, token, column + i, width) * scale;
+  if (dropout.on) drop(x, dropout, row * width + column);
+  store_part(out + row * width + column, x, count, false);
 }
 
 constexpr int group_threads = 512;
@@ -158,15 +199,22 @@ __global__ void __launch_bounds__(128) embedding_backward_kernel(Gradient<T> g, 
 void GpuDevice::embedding_forward(const EmbeddingForward& a) {
   constexpr auto name = "embedding_forward";
   float_index(a.out, name, "out");
-  int64_t rows = a.tokens.elements(), width = width_of(a.weight), vocabulary = rows_of(a.weight);
+  int64_t rows = a.tokens.elements(), width = check_embedding_table(a), vocabulary = rows_of(a.weight);
   check_list(a.tokens, Dtype::i32, rows, name, "tokens");
   check_rows(a.out, a.out.type(), rows, width, name, "out");
-  check_rows(a.weight, a.out.type(), vocabulary, width, name, "weight");
   DropoutKey dropout = dropout_key(a.dropout, name);
   for_type(a.out.type(), [&](auto zero) {
     using T = decltype(zero);
     bool aligned = aligned16(a.out.data()) && aligned16(a.weight.data()) && width % piece<T> == 0;
     int64_t pieces = rows * ((width + piece<T> - 1) / piece<T>);
+    if (a.weight.type() != a.out.type()) {
+      EmbeddingTable table{a.weight.data(), a.scales.data(), a.weight.type(), a.scales.rank() == 2,
+                           a.scales.type() == Dtype::fp16};
+      launch({name, dim3(ceil_div(pieces, 256)), dim3(256), 0, a.out.shape()}, embedding_table_kernel<T>,
+             static_cast<T*>(a.out.data()), table, a.tokens.as<int32_t>(), rows, width, vocabulary, a.scale, dropout,
+             fault(Fault::embedding_forward_token, vocabulary));
+      return;
+    }
     launch({name, dim3(ceil_div(pieces, 256)), dim3(256), 0, a.out.shape()}, embedding_forward_kernel<T>,
            static_cast<T*>(a.out.data()), static_cast<const T*>(a.weight.data()), a.tokens.as<int32_t>(), rows, width,
            vocabulary, a.scale, dropout, aligned, fault(Fault::embedding_forward_token, vocabulary));

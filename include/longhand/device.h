@@ -51,11 +51,11 @@ struct Quantize {
 };
 
 /// out [m, n] = activation(a w'^T + bias), w'[j, p] = scale * integer as Quantize leaves them in `weight` and `scales`;
-/// or, without scales, w' = weight [n, k] of fp32, bf16 or fp16. a [m, k], bias [n], out: fp32 | bf16 each; leading
-/// axes join. Of a at least 15 bits below the largest of 256 neighbours count (bf16: all, where they lie within these).
-/// Sums accumulate in integers and fp32; a row's bits do not depend on the number of rows.
-/// With `quantize_activations` rows of a are first rounded to integers of 8 bits with one scale a row, which is coarser
-/// and faster for many rows; weight is then i8 with one scale a row.
+/// or, without scales, w' = weight [n, k] of fp32, bf16 or (finite) fp16. a [m, k], bias [n], out: fp32 | bf16 each;
+/// leading axes join. Of a at least 15 bits below the largest of 256 neighbours count (bf16: all, where they lie within
+/// these). Sums accumulate in integers and fp32; a row's bits do not depend on the number of rows. With
+/// `quantize_activations` rows of a are first rounded to integers of 8 bits with one scale a row, which is coarser and
+/// faster for many rows; weight is then i8 with one scale a row.
 struct QuantizedMatmul {
   Tensor out;
   ConstTensor a, weight, scales, bias;
@@ -77,10 +77,11 @@ struct BiasBackward {
   ConstTensor d_out;
 };
 
-/// out [rows, D] = dropout(scale * weight[token]); weight [V, D]; tokens [rows] i32 in [0, V).
+/// out [rows, D] = dropout(scale * weight[token]); tokens [rows] i32 in [0, V). weight [V, D] of out's type; or, for
+/// inference, of fp32, bf16 or fp16, or integers with their `scales` as Quantize leaves them.
 struct EmbeddingForward {
   Tensor out;
-  ConstTensor tokens, weight;
+  ConstTensor tokens, weight, scales;
   float scale = 1;
   Dropout dropout;
 };

@@ -25,6 +25,8 @@ struct LoadedModel {
   ParameterSet weights;
   std::string tokenizer;  // serialized SentencePiece model; empty when the file has none
   std::string words;      // or a vocabulary of words, one a line
+  std::string
+      checksum;  // of the weights' checksums in file and adapters: tells models apart; empty where there are none
 };
 
 /// Fails with the file's name when it is no weight file (a token file, say). type: fp32 | bf16.
@@ -67,6 +69,12 @@ class Decoder {
   int64_t position(int32_t sequence) const;  // tokens taken so far
   void reset(int32_t sequence);
   void copy(int32_t to, int32_t from);  // sequence `to` goes on from where `from` stands
+
+  /// What a sequence's tokens left behind: keys and values of every layer in turn, each [slots, H, dh] in the weights'
+  /// type, the token of position p in slot p modulo slots. See longhand/session.h.
+  std::vector<Tensor> rings(int32_t sequence) const;
+  /// A sequence whose rings were filled from elsewhere goes on after `position` tokens.
+  void resume(int32_t sequence, int64_t position);
 
   const ModelConfig& config() const;
   int64_t window() const;  // as it takes effect

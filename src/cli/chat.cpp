@@ -2,10 +2,13 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "longhand/files.h"
+#include "longhand/session.h"
 #include "src/cli/options.h"
 #include "src/generate/piece_stream.h"
 #include "src/text/chat_form.h"
@@ -16,7 +19,7 @@ namespace {
 struct ChatFlags {
   ModelFlags model;
   SamplingFlags sampling;
-  std::string system;
+  std::string system, session;
 };
 
 void show(const std::string& text) {
@@ -59,6 +62,8 @@ void run_chat(const ChatFlags& flags, const Common& common) {
   ChatForm form(*open.tokenizer);
   check_utf8(flags.system, "--system");
   text.tokens = form.start(flags.system);
+  if (!flags.session.empty() && std::filesystem::exists(flags.session))
+    resume_session(*device, decoder, text, read_session(flags.session), open.model.checksum, flags.session);
 
   bool terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
   if (terminal) show("/reset forgets the conversation, /exit leaves\n");
@@ -75,6 +80,7 @@ void run_chat(const ChatFlags& flags, const Common& common) {
     std::vector<int32_t> turn = form.turn(line);
     text.tokens.insert(text.tokens.end(), turn.begin(), turn.end());
     std::string reply = answer(writer, text, form, *open.tokenizer, flags.sampling, !common.json);
+    if (!flags.session.empty()) write_session(flags.session, take_session(*device, decoder, text, open.model.checksum));
     nlohmann::ordered_json object = {{"text", reply}};
     show(common.json ? object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n" : "\n");
   }
@@ -87,6 +93,11 @@ void add_chat(CLI::App& app, Common& common) {
   auto flags = std::make_shared<ChatFlags>();
   command->add_option("--system", flags->system, "what the conversation begins with")
       ->type_name("TEXT")
+      ->group("Prompt");
+  command
+      ->add_option("--session", flags->session,
+                   "file that the conversation is kept in, and gone on from where it is there already")
+      ->type_name("FILE")
       ->group("Prompt");
   add_sampling_flags(*command, flags->sampling);
   add_model_flags(*command, flags->model);

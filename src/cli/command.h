@@ -33,6 +33,7 @@ void add_merge(CLI::App& app, Common& common);
 void add_generate(CLI::App& app, Common& common);
 void add_chat(CLI::App& app, Common& common);
 void add_serve(CLI::App& app, Common& common);
+void add_bench(CLI::App& app, Common& common);
 void add_score(CLI::App& app, Common& common);
 void add_compare(CLI::App& app, Common& common);
 void add_eval(CLI::App& app, Common& common);
@@ -41,5 +42,7 @@ void add_plan(CLI::App& app, Common& common);
 void add_import(CLI::App& app, Common& common);
 void add_export(CLI::App& app, Common& common);
 void add_report(CLI::App& app, Common& common);
+void add_quantize(CLI::App& app, Common& common);
+void add_bench(CLI::App& app, Common& common);
 
 }  // namespace longhand::cli

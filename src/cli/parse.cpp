@@ -119,6 +119,7 @@ void apply_config(CLI::App& command, const std::string& path, const std::set<con
 
 void describe(CLI::App& app) {
   app.name("longhand");
+  app.require_subcommand(0, 1);  // a word after the command is its own, not a second command
   app.description("Longhand trains, runs and inspects segment-recurrent Transformers.");
   app.footer("`longhand COMMAND --help` lists the flags of a command.");
   app.formatter(std::make_shared<HelpFormatter>());

@@ -185,6 +185,8 @@ void add_serve(CLI::App& app, Common& common) {
   add("Model", "--models", flags->folder, "folder whose *.safetensors are all served, by their names", "DIR");
   add("Model", "--window", options.engine.window,
       "keys that a token sees; 0 = segment + memory of the model's training", "N");
+  add("Model", "--sessions", options.sessions, "folder that texts are kept in which requests name by \"session\"",
+      "DIR");
   add("Address", "--host", options.host, "address to listen on; 0.0.0.0 = every one", "ADDRESS");
   add("Address", "--port", options.port, "port; 0 = any free one", "N");
   add("Address", "--api-key-file", flags->key_file, "file with a key a line; LONGHAND_API_KEY holds one too", "FILE");

@@ -50,6 +50,20 @@ struct QuantizedLayout {
   }
 };
 
+/// The table of an embedding: rows of floats or of integers, checked. Returns the width of its rows.
+inline int64_t check_embedding_table(const EmbeddingForward& op) {
+  constexpr auto name = "embedding_forward";
+  int64_t width = width_of(op.out), rows = rows_of(op.weight);
+  bool integers = op.weight.type() == Dtype::i8 || op.weight.type() == Dtype::u8;
+  if (integers || op.scales) {
+    QuantizedLayout layout(op.weight, op.scales, width, name);
+  } else {
+    if (op.weight.type() != Dtype::fp16) float_index(op.weight, name, "weight");
+    check_rows(op.weight, op.weight.type(), rows, width, name, "weight");
+  }
+  return width;
+}
+
 /// Operands of a quantised product, checked.
 struct QuantizedProduct {
   RowsOf a, out;

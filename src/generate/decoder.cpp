@@ -6,6 +6,7 @@
 
 #include "longhand/generate.h"
 #include "src/model/output.h"
+#include "src/model/project.h"
 
 namespace longhand {
 
@@ -96,7 +97,7 @@ void Decoder::State::build_tables() {
   output_scratch.fill(*device);
   device->position_encoding({.out = encoding});
   for (int64_t l = 0; l < config.n_layer; ++l)
-    device->matmul({.out = tables[l], .a = encoding, .b = weights->layers[l].position});
+    project(*device, {.out = tables[l], .a = encoding}, weights->layers[l].position);
 }
 
 int64_t Decoder::State::check(std::span<const Input> inputs) const {
@@ -151,7 +152,7 @@ void Decoder::State::layer(int64_t index, int64_t rows) {
   Tensor k = all.slice(1, head_width, head_width).reshape(by_head);
   Tensor v = all.slice(1, 2 * head_width, head_width).reshape(by_head);
 
-  device->matmul({.out = all, .a = pre() ? n : x, .b = w.qkv});
+  project(*device, {.out = all, .a = pre() ? n : x}, w.qkv);
   device->ring_store(
       {.keys = keys[index], .values = values[index], .k = k, .value = v, .position = at, .sequence = of});
   device->attention_decode({.out = mixed.reshape(by_head),
@@ -165,13 +166,13 @@ void Decoder::State::layer(int64_t index, int64_t rows) {
                             .sequence = of,
                             .window = window,
                             .topk = config.topk});
-  device->matmul({.out = b, .a = mixed, .b = w.output});
+  project(*device, {.out = b, .a = mixed}, w.output);
 
   // Pre-norm: the sum x goes on, its normalisation n is read. Post-norm: n is read and goes on.
   const NormTensors& middle = pre() ? w.feedforward_norm : w.attention_norm;
   join({.out = n, .sum = x, .x = b, .residual = x}, middle);
-  device->matmul({.out = wide, .a = n, .b = w.up, .bias = w.up_bias, .activation = config.activation});
-  device->matmul({.out = b, .a = wide, .b = w.down, .bias = w.down_bias});
+  project(*device, {.out = wide, .a = n, .bias = w.up_bias, .activation = config.activation}, w.up);
+  project(*device, {.out = b, .a = wide, .bias = w.down_bias}, w.down);
   if (!pre())
     join({.out = x, .sum = n, .x = b, .residual = n}, w.feedforward_norm);
   else if (index + 1 < config.n_layer)
@@ -210,7 +211,11 @@ void Decoder::State::output(std::span<const Input> inputs) {
 void Decoder::State::run(std::span<const Input> inputs, int64_t rows) {
   float scale = config.scale_embedding ? std::sqrt(static_cast<float>(config.d_model)) : 1.0f;
   Tensor x = stream.rows(0, rows);
-  device->embedding_forward({.out = x, .tokens = tokens.rows(0, rows), .weight = weights->embedding, .scale = scale});
+  device->embedding_forward({.out = x,
+                             .tokens = tokens.rows(0, rows),
+                             .weight = weights->embedding,
+                             .scales = weights->embedding.scales,
+                             .scale = scale});
   if (pre()) join({.out = normed.rows(0, rows), .x = x}, weights->layers[0].attention_norm);
   for (int64_t l = 0; l < config.n_layer; ++l) layer(l, rows);
   output(inputs);
@@ -269,6 +274,17 @@ void Decoder::copy(int32_t to, int32_t from) {
     for (Tensor& ring : *rings) s.device->copy(ring.rows(to, 1), ring.rows(from, 1));
   s.taken.at(to) = s.taken.at(from);
 }
+
+std::vector<Tensor> Decoder::rings(int32_t sequence) const {
+  State& s = *state_;
+  std::vector<Tensor> list;
+  for (int64_t l = 0; l < s.config.n_layer; ++l)
+    for (const Tensor& ring : {s.keys[l], s.values[l]})
+      list.push_back(ring.rows(sequence, 1).reshape({s.slots, s.config.n_head, s.config.d_head}));
+  return list;
+}
+
+void Decoder::resume(int32_t sequence, int64_t position) { state_->taken.at(sequence) = position; }
 
 const ModelConfig& Decoder::config() const { return state_->config; }
 int64_t Decoder::window() const { return state_->window; }

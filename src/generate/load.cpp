@@ -9,6 +9,14 @@ static std::string bytes_of(const SafetensorsFile& file, const std::string& name
   return {static_cast<const char*>(bytes.data()), static_cast<size_t>(bytes.bytes())};
 }
 
+// The file's checksums of its tensors, taken together.
+static std::string checksum_of(const SafetensorsFile& file) {
+  std::string all;
+  for (const auto& [key, value] : file.metadata())
+    if (key.starts_with("checksum.")) all += key + value;
+  return all.empty() ? all : fmt::format("{:08x}", crc32c(all.data(), static_cast<int64_t>(all.size())));
+}
+
 // The updates of a file into the weights.
 static void apply(Device& device, const SafetensorsFile& file, LoadedModel& model) {
   ModelConfig config = read_config(file);
@@ -38,6 +46,7 @@ static void apply_adapter(Device& device, const std::string& path, const Safeten
       device.copy(model.weights.tensors()[i], one.tensors()[i]);
     }
   apply(device, file, model);
+  model.checksum += "+" + checksum_of(file);
 }
 
 LoadedModel load_model(Device& device, const std::string& path, Dtype type, const std::vector<std::string>& adapters) {
@@ -47,10 +56,14 @@ LoadedModel load_model(Device& device, const std::string& path, Dtype type, cons
   ModelConfig config = read_config(file);
   bool updated = config.lora_rank > 0;  // a checkpoint of low-rank training
   config.lora_rank = 0, config.lora_alpha = ModelConfig().lora_alpha, config.lora_sites.clear();
-  LoadedModel model{config, ParameterSet("weights", config, type), {}, {}};
+  if (!adapters.empty() && file.metadata().contains("longhand.quantization"))
+    fail("{} is quantised: merge {} into the weights that it was made from (longhand merge), then quantise", path,
+         adapters[0]);
+  LoadedModel model{config, ParameterSet("weights", config, read_formats(file, config, type)), {}, {}, {}};
   model.weights.commit(device);
   load_parameters(device, model.weights, file);
   if (updated) apply(device, file, model);
+  model.checksum = checksum_of(file);
   for (const std::string& adapter : adapters) apply_adapter(device, adapter, file, model);
   model.tokenizer = bytes_of(file, "tokenizer.model"), model.words = bytes_of(file, "tokenizer.words");
   return model;

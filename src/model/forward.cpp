@@ -2,6 +2,7 @@
 #include <numeric>
 
 #include "src/model/pass_state.h"
+#include "src/model/project.h"
 
 namespace longhand {
 
@@ -115,9 +116,9 @@ void Pass::State::layer_forward(int64_t layer, bool again) {
 
   // q, k, v = c Wqkv^T;  R[d] = W_r E(d)
   Tensor q = a.q.rows(0, segment), kv = a.kv.rows(0, keys()), r = a.r.rows(0, table);
-  device->matmul({.out = matrix(q), .a = matrix(c.rows(memory_length, segment)), .b = w.qkv.rows(0, heads)});
-  device->matmul({.out = matrix(kv), .a = matrix(c), .b = w.qkv.rows(heads, 2 * heads)});
-  device->matmul({.out = r, .a = encoding.rows(0, table), .b = w.position});
+  project(*device, {.out = matrix(q), .a = matrix(c.rows(memory_length, segment))}, w.qkv.rows(0, heads));
+  project(*device, {.out = matrix(kv), .a = matrix(c)}, w.qkv.rows(heads, 2 * heads));
+  project(*device, {.out = r, .a = encoding.rows(0, table)}, w.position);
   lora_forward(layer, LoraSite::q, matrix(q), matrix(c.rows(memory_length, segment)));
   lora_forward(layer, LoraSite::k, matrix(kv).slice(1, 0, heads), matrix(c));
   lora_forward(layer, LoraSite::v, matrix(kv).slice(1, heads, heads), matrix(c));
@@ -142,7 +143,7 @@ void Pass::State::layer_forward(int64_t layer, bool again) {
 
   // y = W_o O;  pre-norm: x = h + y, feed-forward of LN(x);  post-norm: x = LN(h + y), feed-forward of x
   Tensor y = output.rows(0, segment), middle = a.middle.rows(0, segment), middle_sum = a.middle_sum.rows(0, segment);
-  device->matmul({.out = matrix(y), .a = matrix(attended), .b = w.output});
+  project(*device, {.out = matrix(y), .a = matrix(attended)}, w.output);
   lora_forward(layer, LoraSite::output, matrix(y), matrix(attended));
   const NormTensors& norm = pre() ? w.feedforward_norm : w.attention_norm;
   device->layernorm_forward({.out = middle,
@@ -157,16 +158,17 @@ void Pass::State::layer_forward(int64_t layer, bool again) {
                              .dropout = dropout(rates.residual, RandomUse::residual_dropout, layer)});
 
   Tensor up = a.up.rows(0, segment), activated = a.activated.rows(0, segment);
-  device->matmul({.out = matrix(activated),
-                  .pre_activation = matrix(up),
-                  .a = matrix(middle),
-                  .b = up_weight(layer),
-                  .bias = w.up_bias,
-                  .activation = config.activation,
-                  .dropout = dropout(rates.activation, RandomUse::activation_dropout, layer)});
+  project(*device,
+          {.out = matrix(activated),
+           .pre_activation = matrix(up),
+           .a = matrix(middle),
+           .bias = w.up_bias,
+           .activation = config.activation,
+           .dropout = dropout(rates.activation, RandomUse::activation_dropout, layer)},
+          up_weight(layer));
   if (again && pre()) return;  // what follows stands already in the next layer's context
   Tensor f = output.rows(0, segment);
-  device->matmul({.out = matrix(f), .a = matrix(activated), .b = w.down, .bias = w.down_bias});
+  project(*device, {.out = matrix(f), .a = matrix(activated), .bias = w.down_bias}, w.down);
   lora_forward(layer, LoraSite::down, matrix(f), matrix(activated));
   join_forward(layer, f, pre() ? middle_sum : middle);
 }
@@ -226,6 +228,7 @@ double Pass::State::forward(const Batch& batch, const LossOptions& options) {
   device->embedding_forward({.out = input,
                              .tokens = tokens.rows(0, segment),
                              .weight = weights->embedding,
+                             .scales = weights->embedding.scales,
                              .scale = embedding_scale(),
                              .dropout = dropout(rates.embedding, RandomUse::embedding_dropout, 0)});
   for (int64_t l = 0; l < config.n_layer; ++l) {

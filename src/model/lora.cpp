@@ -58,7 +58,7 @@ void Pass::State::lora_backward(int64_t layer, LoraSite site, const ConstTensor&
   device->matmul({.out = d_x, .a = last, .b = w.a, .transpose_b = false, .accumulate = true});
 }
 
-ConstTensor Pass::State::up_weight(int64_t layer) {
+Matrix Pass::State::up_weight(int64_t layer) {
   const LayerTensors& w = weights->layers[layer];
   const LoraTensors& low = w.low_rank(LoraSite::up);
   if (low.a.empty()) return w.up;
@@ -68,7 +68,7 @@ ConstTensor Pass::State::up_weight(int64_t layer) {
   else
     device->cast({.out = lora_up, .x = w.up});
   device->matmul({.out = lora_up, .a = low.b, .b = lora_up_a, .transpose_b = false, .accumulate = true});
-  return lora_up;
+  return {lora_up, {}};
 }
 
 void Pass::State::weight_gradient(const Tensor& d_weight, const ConstTensor& d_out, const ConstTensor& x) {

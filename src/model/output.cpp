@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "src/model/project.h"
+
 namespace longhand {
 
 void OutputScratch::lay_out(Arena& arena, const ModelConfig& config) {
@@ -38,14 +40,14 @@ static void adaptive_logits(Device& device, const ParameterSet& weights, const M
   Tensor tails = scratch.tails.rows(0, rows), terms = scratch.terms.rows(0, rows);
   Tensor first_log = scratch.first_log.rows(0, rows);
   int64_t head = config.cutoffs[0];
-  device.matmul({.out = out.slice(1, 0, head), .a = hidden, .b = weights.head, .bias = bias(0, head)});
-  device.matmul({.out = tails, .a = hidden, .b = weights.tail_weight, .bias = weights.tail_bias});
+  project(device, {.out = out.slice(1, 0, head), .a = hidden, .bias = bias(0, head)}, weights.head);
+  project(device, {.out = tails, .a = hidden, .bias = weights.tail_bias}, weights.tail_weight);
   for (size_t i = 0; i < config.cutoffs.size(); ++i) {
     int64_t first = config.tail(i).first, words = config.tail(i).second - first;
     Tensor projected = front(scratch.projected, rows, config.tail_widths[i]);
     Tensor tail = front(scratch.tail, rows, words);
-    device.matmul({.out = projected, .a = hidden, .b = weights.tails[i].projection});
-    device.matmul({.out = tail, .a = projected, .b = weights.tails[i].weight, .bias = bias(first, words)});
+    project(device, {.out = projected, .a = hidden}, weights.tails[i].projection);
+    project(device, {.out = tail, .a = projected, .bias = bias(first, words)}, weights.tails[i].weight);
     // -log sum exp = log softmax of the first word - its logit: with the tail's own logit three terms for every word.
     device.log_probability(
         {.logprob = first_log.reshape({rows}), .logits = tail, .tokens = scratch.first_token.rows(0, rows)});
@@ -60,7 +62,7 @@ static void adaptive_logits(Device& device, const ParameterSet& weights, const M
 void output_logits(Device& device, const ParameterSet& weights, const ModelConfig& config, const Tensor& out,
                    const ConstTensor& hidden, const OutputScratch& scratch) {
   if (config.cutoffs.empty()) {
-    device.matmul({.out = out, .a = hidden, .b = weights.embedding, .bias = weights.output_bias});
+    project(device, {.out = out, .a = hidden, .bias = weights.output_bias}, weights.output);
     return;
   }
   for (int64_t first = 0; first < hidden.size(0); first += OutputScratch::rows) {

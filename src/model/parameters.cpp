@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <numbers>
+#include <type_traits>
 
 #include "longhand/random.h"
 #include "longhand/threads.h"
@@ -33,18 +34,18 @@ template <class Visitor>
 void visit_parameters(const ModelConfig& c, Visitor&& on) {
   int64_t width = c.d_model, heads = c.n_head * c.d_head;
   using Set = ParameterSet;
-  on("embedding.weight", Shape{c.vocab_size, width}, true, [](Set& s) -> Tensor& { return s.embedding; });
+  on("embedding.weight", Shape{c.vocab_size, width}, true, [](Set& s) -> Matrix& { return s.embedding; });
   for (int64_t l = 0; l < c.n_layer; ++l) {
     auto layer = [&](const char* name, Shape shape, bool matrix, auto member) {
       on(fmt::format("layers.{}.{}", l, name), shape, matrix,
-         [l, member](Set& s) -> Tensor& { return member(s.layers[l]); });
+         [l, member](Set& s) -> decltype(auto) { return member(s.layers[l]); });
     };
     using L = LayerTensors;
     layer("attention.norm.weight", {width}, false, [](L& t) -> Tensor& { return t.attention_norm.gain; });
     layer("attention.norm.bias", {width}, false, [](L& t) -> Tensor& { return t.attention_norm.bias; });
-    layer("attention.qkv.weight", {3 * heads, width}, true, [](L& t) -> Tensor& { return t.qkv; });
-    layer("attention.position.weight", {heads, width}, true, [](L& t) -> Tensor& { return t.position; });
-    layer("attention.output.weight", {width, heads}, true, [](L& t) -> Tensor& { return t.output; });
+    layer("attention.qkv.weight", {3 * heads, width}, true, [](L& t) -> Matrix& { return t.qkv; });
+    layer("attention.position.weight", {heads, width}, true, [](L& t) -> Matrix& { return t.position; });
+    layer("attention.output.weight", {width, heads}, true, [](L& t) -> Matrix& { return t.output; });
     layer("attention.content_bias", {c.n_head, c.d_head}, false, [](L& t) -> Tensor& { return t.content_bias; });
     layer("attention.position_bias", {c.n_head, c.d_head}, false, [](L& t) -> Tensor& { return t.position_bias; });
     if (c.segments) {
@@ -54,9 +55,9 @@ void visit_parameters(const ModelConfig& c, Visitor&& on) {
     }
     layer("feedforward.norm.weight", {width}, false, [](L& t) -> Tensor& { return t.feedforward_norm.gain; });
     layer("feedforward.norm.bias", {width}, false, [](L& t) -> Tensor& { return t.feedforward_norm.bias; });
-    layer("feedforward.up.weight", {c.d_ff, width}, true, [](L& t) -> Tensor& { return t.up; });
+    layer("feedforward.up.weight", {c.d_ff, width}, true, [](L& t) -> Matrix& { return t.up; });
     layer("feedforward.up.bias", {c.d_ff}, false, [](L& t) -> Tensor& { return t.up_bias; });
-    layer("feedforward.down.weight", {width, c.d_ff}, true, [](L& t) -> Tensor& { return t.down; });
+    layer("feedforward.down.weight", {width, c.d_ff}, true, [](L& t) -> Matrix& { return t.down; });
     layer("feedforward.down.bias", {width}, false, [](L& t) -> Tensor& { return t.down_bias; });
   }
   if (c.final_norm) {
@@ -67,18 +68,22 @@ void visit_parameters(const ModelConfig& c, Visitor&& on) {
   visit_lora(c, on);
   if (c.cutoffs.empty()) return;
   int64_t tails = static_cast<int64_t>(c.cutoffs.size());
-  on("output.cluster.weight", Shape{tails, width}, true, [](Set& s) -> Tensor& { return s.tail_weight; });
+  on("output.cluster.weight", Shape{tails, width}, true, [](Set& s) -> Matrix& { return s.tail_weight; });
   on("output.cluster.bias", Shape{tails}, false, [](Set& s) -> Tensor& { return s.tail_bias; });
-  on("output.cluster.0.weight", Shape{c.cutoffs[0], width}, true, [](Set& s) -> Tensor& { return s.head; });
+  on("output.cluster.0.weight", Shape{c.cutoffs[0], width}, true, [](Set& s) -> Matrix& { return s.head; });
   for (size_t i = 0; i < c.cutoffs.size(); ++i) {
     auto [first, end] = c.tail(i);
     std::string name = fmt::format("output.cluster.{}.", i + 1);
     on(name + "weight", Shape{end - first, c.tail_widths[i]}, true,
-       [i](Set& s) -> Tensor& { return s.tails[i].weight; });
+       [i](Set& s) -> Matrix& { return s.tails[i].weight; });
     on(name + "projection", Shape{c.tail_widths[i], width}, true,
-       [i](Set& s) -> Tensor& { return s.tails[i].projection; });
+       [i](Set& s) -> Matrix& { return s.tails[i].projection; });
   }
 }
+
+constexpr auto output_name = "output.weight";  // beside the embedding, where it is held in another format
+
+bool is_float(Dtype type) { return type == Dtype::fp32 || type == Dtype::bf16 || type == Dtype::fp16; }
 
 bool ends_with(const std::string& name, std::string_view end) {
   return name.size() >= end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0;
@@ -108,14 +113,6 @@ void fill_normal(std::vector<float>& values, float mean, float deviation, Random
   });
 }
 
-void upload_values(Device& device, const Tensor& to, const std::vector<float>& values) {
-  if (to.type() == Dtype::fp32) return device.upload(to, values.data());
-  if (to.type() != Dtype::bf16) fail("parameters are fp32 or bf16, not {}", dtype_name(to.type()));
-  std::vector<bf16> rounded(values.size());
-  for (size_t i = 0; i < values.size(); ++i) rounded[i] = bf16(values[i]);
-  device.upload(to, rounded.data());
-}
-
 }  // namespace
 
 std::vector<ParameterInfo> parameter_list(const ModelConfig& config) {
@@ -129,22 +126,43 @@ std::vector<ParameterInfo> parameter_list(const ModelConfig& config) {
 bool is_lora(std::string_view name) { return name.ends_with(".lora_a") || name.ends_with(".lora_b"); }
 
 ParameterSet::ParameterSet(std::string arena_name, const ModelConfig& config, Dtype type, Wanted wanted)
+    : ParameterSet(std::move(arena_name), config, WeightFormats{type, {}}, std::move(wanted)) {}
+
+ParameterSet::ParameterSet(std::string arena_name, const ModelConfig& config, WeightFormats formats, Wanted wanted)
     : layers(config.n_layer),
       tails(config.cutoffs.size()),
       config_(config),
-      type_(type),
+      formats_(std::move(formats)),
       wanted_(std::move(wanted)),
       arena_(std::move(arena_name)),
       list_(parameter_list(config)) {
+  if (formats_.matrices.contains(output_name))
+    list_.push_back({output_name, {config.vocab_size, config.d_model}, true});
   lay_out();
 }
 
+MatrixFormat ParameterSet::format(const ParameterInfo& info) const {
+  auto found = formats_.matrices.find(info.name);
+  return found == formats_.matrices.end() ? MatrixFormat{formats_.type} : found->second;
+}
+
 void ParameterSet::lay_out() {
-  tensors_.clear();
-  visit_parameters(config_, [&](const std::string& name, const Shape& shape, bool, auto place) {
-    tensors_.push_back(!wanted_ || wanted_(name) ? arena_.take(type_, shape) : Tensor());
-    place(*this) = tensors_.back();
-  });
+  tensors_.clear(), scales_.clear();
+  auto take = [&](auto& to) {
+    const ParameterInfo& info = list_[tensors_.size()];
+    MatrixFormat format = this->format(info);
+    bool wanted = !wanted_ || wanted_(info.name);
+    to = {wanted ? arena_.take(format.type, format.stored(info.shape)) : Tensor()};
+    tensors_.push_back(to);
+    scales_.push_back(wanted && format.integers() ? arena_.take(format.scale_type(), format.scales(info.shape))
+                                                  : Tensor());
+    if constexpr (std::is_same_v<std::decay_t<decltype(to)>, Matrix>) to.scales = scales_.back();
+  };
+  visit_parameters(config_, [&](const std::string&, const Shape&, bool, auto place) { take(place(*this)); });
+  if (tensors_.size() < list_.size())
+    take(output);
+  else
+    output = embedding;
 }
 
 void ParameterSet::commit(Device& device) {
@@ -172,7 +190,7 @@ void initialize(Device& device, const ParameterSet& weights, uint64_t seed) {
     } else if (!zero) {
       fill_normal(values, norm ? 1.0f : 0.0f, 0.02f, stream, pool);
     }
-    upload_values(device, weights.tensors()[i], values);
+    store_parameter(device, weights, i, values);
   }
 }
 
@@ -183,22 +201,22 @@ void load_parameters(Device& device, const ParameterSet& weights, const Safetens
     const Tensor& to = weights.tensors()[i];
     std::string name = or_plain && !file.has(prefix + info.name) ? info.name : prefix + info.name;
     if (to.empty() || (is_lora(name) && !file.has(name))) continue;
+    MatrixFormat format = weights.format(info);
     ConstTensor from = file.tensor(name);
-    if (from.shape() != info.shape)
+    if (from.type() != to.type() && !is_float(from.type()))
+      fail("{}: tensor {} is {}: {}", file.path(), name, dtype_name(from.type()),
+           from.type() == Dtype::i8 || from.type() == Dtype::u8
+               ? "quantised weights are read, not trained, merged or exported"
+               : "weights are fp32, bf16 or fp16");
+    if (from.shape() != format.stored(info.shape))
       fail("{}: tensor {} is {}, the model's configuration needs {}", file.path(), name, from.shape().text(),
-           info.shape.text());
-    if (from.type() == to.type()) {
-      device.upload(to, from.data());
+           format.stored(info.shape).text());
+    if (from.type() != to.type()) {
+      store_parameter(device, weights, i, read_floats(file, name));
       continue;
     }
-    std::vector<float> values(from.elements());
-    if (from.type() == Dtype::fp32)
-      std::memcpy(values.data(), from.data(), from.bytes());
-    else if (from.type() == Dtype::bf16)
-      for (size_t e = 0; e < values.size(); ++e) values[e] = from.as<bf16>()[e];
-    else
-      fail("{}: tensor {} is {}: weights here are fp32 or bf16", file.path(), name, dtype_name(from.type()));
-    upload_values(device, to, values);
+    device.upload(to, from.data());
+    if (format.integers()) device.upload(weights.scales()[i], file.tensor(name + ".scales").data());
   }
 }
 
@@ -207,14 +225,17 @@ std::vector<NamedTensor> host_tensors(Device& device, const ParameterSet& set, c
   std::vector<NamedTensor> named;
   bool host = device.name() == "cpu";
   for (size_t i = 0; i < set.list().size(); ++i) {
-    ConstTensor tensor = set.tensors()[i];
-    if (tensor.empty()) continue;
-    if (!host) {
-      storage.emplace_back(tensor.bytes());
-      device.download(storage.back().data(), tensor);
-      tensor = ConstTensor(storage.back().data(), tensor.type(), tensor.shape());
-    }
-    named.push_back({prefix + set.list()[i].name, tensor});
+    auto add = [&](const std::string& name, ConstTensor tensor) {
+      if (!host) {
+        storage.emplace_back(tensor.bytes());
+        device.download(storage.back().data(), tensor);
+        tensor = ConstTensor(storage.back().data(), tensor.type(), tensor.shape());
+      }
+      named.push_back({prefix + name, tensor});
+    };
+    if (set.tensors()[i].empty()) continue;
+    add(set.list()[i].name, set.tensors()[i]);
+    if (set.scales()[i]) add(set.list()[i].name + ".scales", set.scales()[i]);
   }
   return named;
 }

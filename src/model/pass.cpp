@@ -120,6 +120,10 @@ Pass::Pass(Device& device, const ModelConfig& config, const ParameterSet& weight
            const PassShape& shape, Dtype type)
     : state_(std::make_shared<State>(config, shape, type)) {
   if (shape.training && !gradients) fail("a training pass needs a place for its gradients");
+  if (shape.training)
+    for (const ParameterInfo& info : weights.list())
+      if (weights.format(info).integers() || weights.format(info).type == Dtype::fp16)
+        fail("{} is held as {}: such weights are read, not trained", info.name, dtype_name(weights.format(info).type));
   state_->device = &device, state_->weights = &weights, state_->gradients = gradients;
   state_->commit();
 }

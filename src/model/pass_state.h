@@ -68,7 +68,7 @@ struct Pass::State {
   ConstTensor low_rank(const Tensor& a, const ConstTensor& x);
   void lora_forward(int64_t layer, LoraSite site, const Tensor& out, const ConstTensor& x);
   void lora_backward(int64_t layer, LoraSite site, const ConstTensor& d_out, const ConstTensor& x, const Tensor& d_x);
-  ConstTensor up_weight(int64_t layer);
+  Matrix up_weight(int64_t layer);
 
   LayerActivations& activations(int64_t layer) { return layers[shape.training ? layer : layer % 2]; }
   Joint joint(int64_t layer);  // after `layer`; -1: after the embedding

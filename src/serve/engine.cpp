@@ -168,6 +168,10 @@ void Engine::State::start(QueuedJob queued) {
     WrittenText written{free.back(), job.prompt, job.rules};
     written.rules.stream.step = static_cast<uint64_t>(c);
     decoder.reset(written.sequence);
+    if (job.session) {
+      resume_session(device, decoder, written, *job.session, job.session->model, "the session");
+      written.tokens.insert(written.tokens.end(), job.prompt.begin(), job.prompt.end());
+    }
     free.pop_back();
     running_job.texts.push_back({std::move(written), PieceStream(tokenizer, job.stops), c});
   }
@@ -221,7 +225,7 @@ void Engine::State::add_hidden(const std::vector<RunningJob*>& reading, const st
 // When the prompt has been read the other continuations go on from where the first one stands.
 void Engine::State::finish_reading(RunningJob& job) {
   Text& first = job.texts.front();
-  int64_t at = decoder.position(first.written.sequence), size = static_cast<int64_t>(job.job.prompt.size());
+  int64_t at = decoder.position(first.written.sequence), size = static_cast<int64_t>(first.written.tokens.size());
   if (job.job.embedding) {
     if (at < size) return;
     Event event{.finish = Finish::stop};
@@ -279,6 +283,7 @@ void Engine::State::take(RunningJob& job, Text& text, TokenNote note) {
   }
   if (event.finish == Finish::none) return job.shared->post(std::move(event));
   event.text += text.stream.finish();
+  if (job.job.keep) event.session = std::make_shared<Session>(take_session(device, decoder, text.written, ""));
   end(job, text, std::move(event));
 }
 
@@ -324,6 +329,11 @@ std::unique_ptr<Ticket> Engine::submit(Job job) {
   if (job.prompt.empty() || job.choices < 1) throw Refusal(400, "a prompt of no tokens");
   if (job.choices > s.limits.sequences)
     throw Refusal(400, fmt::format("n {}: this server writes {} texts at once", job.choices, s.limits.sequences), "n");
+  try {
+    if (job.session) check_session(s.decoder, *job.session, job.session->model, "the session");
+  } catch (const Error& error) {
+    throw Refusal(409, error.what(), "session");
+  }
   auto shared = std::make_shared<Ticket::Shared>();
   std::lock_guard lock(s.mutex);
   if (s.draining) throw Refusal(503, "the server is shutting down");

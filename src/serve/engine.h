@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "longhand/generate.h"
+#include "longhand/session.h"
 #include "longhand/text.h"
 
 namespace longhand::serve {
@@ -31,7 +32,9 @@ struct Job {
   std::vector<int32_t> ends;  // tokens that end a text and are no part of it
   int32_t top = 0;            // likeliest tokens to note beside each drawn one
   bool embedding = false;     // nothing is written: the one event carries the mean of the prompt's final hidden states
-  std::string client;         // jobs of one client are taken in order, clients in turn
+  bool keep = false;          // the last event carries the session as it then stands; of one continuation
+  std::shared_ptr<const Session> session;  // which the prompt goes on from; null = from the beginning
+  std::string client;                      // jobs of one client are taken in order, clients in turn
   Clock::time_point deadline = Clock::time_point::max();
 };
 
@@ -46,10 +49,11 @@ enum class Finish { none, stop, length, cancelled, timeout, failed };
 /// A step of one continuation.
 struct Event {
   int32_t choice = 0;
-  std::string text;                // what can be shown now: valid UTF-8, perhaps nothing
-  std::optional<TokenNote> token;  // the token drawn; none in an event that only ends the text
-  std::vector<float> embedding;    // [d_model], of a job that asked for it
-  Finish finish = Finish::none;    // otherwise the continuation's last event
+  std::string text;                  // what can be shown now: valid UTF-8, perhaps nothing
+  std::optional<TokenNote> token;    // the token drawn; none in an event that only ends the text
+  std::vector<float> embedding;      // [d_model], of a job that asked for it
+  std::shared_ptr<Session> session;  // of a job that asked for it, with its last event
+  Finish finish = Finish::none;      // otherwise the continuation's last event
 };
 
 /// The submitter's end of a job.
@@ -89,7 +93,8 @@ class Engine {
          const EngineLimits& limits);
   ~Engine();  // cancels what is there
 
-  /// Throws Refusal: 429 when the client has too many jobs waiting, 503 when the queue is full or drain() was called.
+  /// Throws Refusal: 409 when the job's session is that of another model or window; 429 when the client has too many
+  /// jobs waiting, 503 when the queue is full or drain() was called.
   std::unique_ptr<Ticket> submit(Job job);
 
   void drain();       // no new jobs; those there go on

@@ -1,6 +1,9 @@
 #include "src/serve/metrics.h"
 
+#include <unistd.h>
+
 #include <fmt/format.h>
+#include <fstream>
 
 namespace longhand::serve {
 namespace {
@@ -51,6 +54,13 @@ constexpr Column columns[] = {
     {"longhand_sequences_used", "gauge", "Texts that the batch holds now.",
      [](const EngineNumbers& n) { return static_cast<double>(n.sequences_used); }},
 };
+
+int64_t resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  int64_t size = 0, resident = 0;
+  file >> size >> resident;
+  return resident * sysconf(_SC_PAGESIZE);
+}
 
 }  // namespace
 
@@ -110,6 +120,8 @@ std::string Metrics::text(const std::map<std::string, EngineNumbers>& engines, i
     for (const auto& [model, numbers] : engines)
       out += fmt::format("{}{{model=\"{}\"}} {}\n", column.name, quoted(model), column.value(numbers));
   }
+  out += headline("process_resident_memory_bytes", "gauge", "Resident memory of the server.");
+  out += fmt::format("process_resident_memory_bytes {}\n", resident_bytes());
   out += headline("longhand_connections", "gauge", "Connections that are open.");
   return out + fmt::format("longhand_connections {}\n", connections);
 }

@@ -10,7 +10,7 @@ struct Refusal : std::runtime_error {
   Refusal(int status, const std::string& message, std::string param = {})
       : std::runtime_error(message), status(status), param(std::move(param)) {}
 
-  int status;         // 400, 401, 404, 408, 413, 415, 429, 500, 503
+  int status;         // 400, 401, 404, 408, 409, 413, 415, 429, 500, 503
   std::string param;  // the request's field that is at fault, where it is one
 };
 

@@ -1,5 +1,6 @@
 #include "src/serve/request.h"
 
+#include <cctype>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -191,6 +192,16 @@ void parse_sampling(TextRequest& request, const Json& json) {
   }
 }
 
+// An id is a file's name.
+std::string parse_session(const Json& json) {
+  std::string id = text(json, "session");
+  for (char c : id)
+    if (!std::isalnum(static_cast<unsigned char>(c)) && c != '-' && c != '_')
+      refuse("session", "session \"{}\": an id is made of letters, digits, - and _", id);
+  if (id.size() > 64) refuse("session", "a session id of {} characters: 64 at most", id.size());
+  return id;
+}
+
 // Completions say how many likely tokens they want; chats say whether, and how many in a second field.
 int32_t parse_logprobs(const Json& json, bool chat) {
   if (!chat) return static_cast<int32_t>(integer(json, "logprobs", -1, 0, 20));
@@ -216,9 +227,9 @@ void parse_amounts(TextRequest& request, const Json& json, const RequestLimits& 
 
 TextRequest parse_text_request(std::string_view body, bool chat, const RequestLimits& limits) {
   Json json = parse_object(body);
-  std::vector<std::string> known = {"temperature", "top_p",   "top_k",          "min_p",     "repetition_penalty",
-                                    "seed",        "n",       "max_tokens",     "stop",      "logprobs",
-                                    "stream",      "best_of", "stream_options", "ignore_eos"};
+  std::vector<std::string> known = {"temperature", "top_p",   "top_k",          "min_p",      "repetition_penalty",
+                                    "seed",        "n",       "max_tokens",     "stop",       "logprobs",
+                                    "stream",      "best_of", "stream_options", "ignore_eos", "session"};
   if (chat)
     known.insert(known.end(), {"messages", "max_completion_tokens", "top_logprobs"});
   else
@@ -228,12 +239,15 @@ TextRequest parse_text_request(std::string_view body, bool chat, const RequestLi
   TextRequest request;
   request.chat = chat;
   request.model = text(json, "model"), request.user = text(json, "user");
+  request.session = parse_session(json);
   if (chat)
     request.messages = parse_messages(json);
   else
     request.prompts = parse_prompts(json, "prompt"), request.echo = truth(json, "echo");
   parse_sampling(request, json);
   parse_amounts(request, json, limits);
+  bool one_text = request.choices == 1 && (chat || request.prompts.size() == 1);
+  if (!request.session.empty() && !one_text) refuse("session", "a session goes on with one text: one prompt, n 1");
   request.stops = parse_stops(json);
   request.logprobs = parse_logprobs(json, chat);
   request.ignore_end = truth(json, "ignore_eos");

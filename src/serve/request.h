@@ -26,6 +26,7 @@ struct Message {
 struct TextRequest {
   bool chat = false;
   std::string model;              // empty = the server's first one
+  std::string session;            // id of a kept text that this one goes on with; empty = none
   std::string user;               // whom an experiment knows again; empty = nobody
   std::vector<Prompt> prompts;    // completions; at least one
   std::vector<Message> messages;  // chat; of one role never two in a row, the last one the user's

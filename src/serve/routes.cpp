@@ -52,6 +52,7 @@ struct Server::Writing {
         if (hung_up()) throw HungUp();
         if (!event) continue;
         if (ended_badly(event->finish)) refuse_finish(event->finish);
+        if (event->session) session = event->session;
         if (first) metrics.first_token(std::chrono::duration<double>(Clock::now() - submitted).count());
         first = false;
         open -= event->finish != Finish::none;
@@ -62,7 +63,9 @@ struct Server::Writing {
 
   TextRequest request;
   ServedModel& model;
-  std::optional<size_t> variant;  // of the experiment
+  std::optional<size_t> variant;     // of the experiment
+  SessionFolder::Lease lease;        // of the request's session
+  std::shared_ptr<Session> session;  // as it stands after the answer
   std::vector<std::unique_ptr<Ticket>> tickets;
   std::unique_ptr<TextAnswer> answer;
   Clock::time_point submitted = Clock::now();
@@ -74,10 +77,13 @@ std::vector<int32_t> Server::within_context(std::vector<int32_t> tokens, const c
   return tokens;
 }
 
-// As longhand generate has it: a text follows the end of a document, ids stand for themselves.
-std::vector<int32_t> Server::tokens_of(const Prompt& prompt, const ServedModel& model, const char* param) const {
+// As longhand generate has it: a text follows the end of a document (or what it goes on with), ids stand for
+// themselves.
+std::vector<int32_t> Server::tokens_of(const Prompt& prompt, const ServedModel& model, const char* param,
+                                       bool resumed) const {
   if (!prompt.by_ids) {
-    std::vector<int32_t> tokens = {model.tokenizer.end_of_document()};
+    std::vector<int32_t> tokens;
+    if (!resumed) tokens.push_back(model.tokenizer.end_of_document());
     std::vector<int32_t> body = model.tokenizer.encode(prompt.text);
     tokens.insert(tokens.end(), body.begin(), body.end());
     return within_context(std::move(tokens), param);
@@ -90,7 +96,9 @@ std::vector<int32_t> Server::tokens_of(const Prompt& prompt, const ServedModel& 
   return within_context(prompt.ids, param);
 }
 
-std::vector<int32_t> Server::chat_tokens(const TextRequest& request, const ServedModel& model) const {
+// Of a conversation that is gone on with, only what is new: the last message.
+std::vector<int32_t> Server::chat_tokens(const TextRequest& request, const ServedModel& model, bool resumed) const {
+  if (resumed) return within_context(model.form.turn(request.messages.back().text), "messages");
   bool system = request.messages.front().role == "system";
   std::vector<int32_t> tokens = model.form.start(system ? request.messages.front().text : "");
   for (const Message& message : request.messages) {
@@ -119,11 +127,16 @@ std::shared_ptr<Server::Writing> Server::begin_writing(const Query& query, bool 
   if (request.logprobs > 0 && request.logprobs > model.model.config.vocab_size)
     throw Refusal(400, "more likely tokens than the vocabulary has", "logprobs");
 
+  std::shared_ptr<const Session> session;
+  if (!request.session.empty()) {
+    writing->lease = sessions_.take(request.session);
+    session = writing->lease.read(model.model.checksum);
+  }
   std::vector<std::vector<int32_t>> prompts;
   std::vector<std::string> echoed;
-  if (chat) prompts.push_back(chat_tokens(request, model));
+  if (chat) prompts.push_back(chat_tokens(request, model, session != nullptr));
   for (const Prompt& prompt : request.prompts) {
-    prompts.push_back(tokens_of(prompt, model, "prompt"));
+    prompts.push_back(tokens_of(prompt, model, "prompt", session != nullptr));
     if (request.echo) echoed.push_back(prompt.by_ids ? model.tokenizer.decode(prompt.ids) : prompt.text);
   }
   uint64_t seed = request.seed.value_or(random_bits(32));
@@ -138,6 +151,7 @@ std::shared_ptr<Server::Writing> Server::begin_writing(const Query& query, bool 
     if (!request.ignore_end)
       job.ends = chat ? model.form.ends() : std::vector<int32_t>{model.tokenizer.end_of_document()};
     job.top = std::max(request.logprobs, 0);
+    job.session = session, job.keep = !request.session.empty();
     job.client = client_of(query);
     job.deadline = Clock::now() + options_.timeout;
     writing->tickets.push_back(model.engine.submit(std::move(job)));
@@ -157,14 +171,23 @@ void Server::write_text(const Query& query, Reply& reply, bool chat) {
     write_whole(*writing, reply);
 }
 
-void Server::count_answer(const Writing& writing) {
+// What is left when an answer has come to its end: its session, and its place in the experiment.
+void Server::finish(Writing& writing) {
+  if (writing.session) {
+    Session& session = *writing.session;
+    session.model = writing.model.model.checksum;
+    int32_t end = writing.model.form.end();
+    if (writing.request.chat && end >= 0 && session.tokens.back() != end) session.tokens.push_back(end);
+    writing.lease.write(session);
+    writing.lease = {};  // the client may go on as soon as it has read the answer
+  }
   if (writing.variant) experiment_->answered(writing.answer->id(), *writing.variant, writing.answer->written());
 }
 
 void Server::write_whole(Writing& writing, Reply& reply) {
   try {
     writing.follow([](const std::string&) {}, metrics_);
-    count_answer(writing);
+    finish(writing);
     reply.set_content(writing.answer->whole(), json_type);
   } catch (const HungUp&) {
     reply.status = 499;  // as nginx counts it; nobody reads it
@@ -183,7 +206,7 @@ void Server::stream(const std::shared_ptr<Writing>& writing, Reply& reply) {
       std::string begin = writing->answer->begin();
       if (!begin.empty()) send(begin);
       writing->follow(send, metrics_);
-      count_answer(*writing);
+      finish(*writing);
       send(writing->answer->end());
     } catch (const HungUp&) {
       return false;

@@ -45,7 +45,11 @@ ServedModel::ServedModel(std::string name, std::unique_ptr<Device> own_device, L
       engine(*device, model.config, model.weights, tokenizer, limits) {}
 
 Server::Server(const ServerOptions& options, std::vector<std::unique_ptr<ServedModel>> models)
-    : options_(options), models_(std::move(models)), created_(std::time(nullptr)), http_(options.connections) {
+    : options_(options),
+      models_(std::move(models)),
+      sessions_(options.sessions),
+      created_(std::time(nullptr)),
+      http_(options.connections) {
   if (models_.empty()) fail("there is no model to serve");
   if (!options.variants.empty()) set_up_experiment();
   set_up();

@@ -16,6 +16,7 @@
 #include "src/serve/metrics.h"
 #include "src/serve/refusal.h"
 #include "src/serve/request.h"
+#include "src/serve/session_folder.h"
 #include "src/text/chat_form.h"
 
 namespace longhand::serve {
@@ -31,6 +32,7 @@ struct ServerOptions {
   std::vector<std::string> keys;          // empty = no key is asked for
   std::vector<std::string> cors_origins;  // pages that may call; empty = none, "*" = all
   std::string experiment = "ab";          // the name that requests give to take part
+  std::string sessions;                   // folder that sessions are kept in; empty = none are
   std::vector<Variant> variants;          // empty = no experiment
 };
 
@@ -70,7 +72,7 @@ class Server {
   void route(const std::string& path, std::function<void(const Query&, Reply&)> handle, bool post);
   void write_text(const Query& query, Reply& reply, bool chat);
   std::shared_ptr<Writing> begin_writing(const Query& query, bool chat);
-  void count_answer(const Writing& writing);
+  void finish(Writing& writing);
   void write_whole(Writing& writing, Reply& reply);
   void stream(const std::shared_ptr<Writing>& writing, Reply& reply);
   void embed(const Query& query, Reply& reply);
@@ -81,14 +83,16 @@ class Server {
   void health(Reply& reply) const;
   void show_metrics(Reply& reply) const;
   ServedModel& find(const std::string& name) const;
-  std::vector<int32_t> tokens_of(const Prompt& prompt, const ServedModel& model, const char* param) const;
-  std::vector<int32_t> chat_tokens(const TextRequest& request, const ServedModel& model) const;
+  std::vector<int32_t> tokens_of(const Prompt& prompt, const ServedModel& model, const char* param,
+                                 bool resumed = false) const;
+  std::vector<int32_t> chat_tokens(const TextRequest& request, const ServedModel& model, bool resumed) const;
   std::vector<int32_t> within_context(std::vector<int32_t> tokens, const char* param) const;
   std::string client_of(const Query& query) const;
 
   ServerOptions options_;
   std::vector<std::unique_ptr<ServedModel>> models_;
   std::unique_ptr<Experiment> experiment_;  // null = none
+  SessionFolder sessions_;
   Metrics metrics_;
   std::vector<std::string> paths_;
   std::atomic<bool> draining_{false}, finished_{false};

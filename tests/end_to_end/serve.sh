@@ -159,6 +159,30 @@ check "slow clients do not keep the others out" test "$(curl -sS "$url/health")"
 stop
 check "the server ends with 0 whoever is connected" test "$status" -eq 0
 
+# Sessions: a conversation that the server keeps, as longhand chat has it.
+printf 'Hello\nWhat is a cell?\nGo on\n' | "$longhand" chat --model "$model" --temperature 0 --tokens 12 --json >chat.json
+printf 'Hello\nWhat is a cell?\n' | "$longhand" chat --model "$model" --temperature 0 --tokens 12 --session talk --json >/dev/null
+check "a chat goes on from its file" test "$(printf 'Go on\n' | "$longhand" chat --model "$model" --temperature 0 --tokens 12 --session talk --json)" = "$(tail -1 chat.json)"
+say() { post /v1/chat/completions "{\"session\":\"talk-1\",\"temperature\":0,\"max_tokens\":12,\"messages\":[{\"role\":\"user\",\"content\":\"$1\"}]}" "${@:2}"; }
+content='json.dumps({"text": d["choices"][0]["message"]["content"]}, ensure_ascii=False, separators=(",", ":"))'
+start --sessions kept
+say "Hello" | field "$content" >served.json
+say "What is a cell?" | field "$content" >>served.json
+stop
+start --sessions kept --max-tokens 1000000
+say "Go on" -N | field "$content" >>served.json
+check "a session goes on over a restart, and says what longhand chat says" cmp served.json chat.json
+answered "a session of two texts" 400 "one prompt, n 1" post /v1/completions '{"prompt":"a","n":2,"session":"x"}'
+answered "a session whose id is no name" 400 "letters, digits" post /v1/completions '{"prompt":"a","session":"../x"}'
+post /v1/completions '{"prompt":"a","max_tokens":1000000,"ignore_eos":true,"session":"busy"}' --max-time 3 >/dev/null 2>&1 &
+sleep 1
+answered "a session that another request has" 409 "another request" post /v1/completions '{"prompt":"a","session":"busy"}'
+wait $!
+stop
+start --sessions kept --window 20
+answered "a session of another window" 409 "--window" say "Hello"
+stop
+
 # An experiment: two variants of one model, one of which draws greedily.
 start --variant calm,model=tiny,temperature=0 --variant bold,model=tiny,share=3,temperature=1.5
 check "an experiment is among the models" test "$(curl -sS "$url/v1/models" | field '[m["id"] for m in d["data"]]')" = "['tiny', 'ab']"
@@ -177,6 +201,13 @@ check "/ab counts answers and verdicts" \
   test "$(curl -sS "$url/ab" | field 'sum(v["answers"] for v in d["variants"]), sum(v["up"] for v in d["variants"])')" = "29 1"
 check "so do the metrics" bash -c "curl -sS '$url/metrics' | grep -q '^longhand_ab_feedback_total{variant=\"[a-z]*\",rating=\"up\"} 1$'"
 stop
+if command -v chromium >/dev/null; then
+  start --variant calm,model=tiny,temperature=0.3 --variant bold,model=tiny,temperature=1.2
+  python3 "$sources/tests/end_to_end/lib/chat_page.py" "$url" "${CHAT_PAGE_PICTURE:-$work/page.png}"
+  stop
+else
+  echo "chat page: not looked at, there is no chromium"
+fi
 refused "one variant" 1 "two variants" "$longhand" serve --model "$model" --port 0 --variant a,model=tiny
 refused "a variant of no model" 1 'there is no model "tinny"' "$longhand" serve --model "$model" --port 0 \
   --variant a,model=tiny --variant b,model=tinny

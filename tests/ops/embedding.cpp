@@ -25,11 +25,50 @@ void draw_tokens(Case& c, Random& random) {
   tokens(0) = static_cast<double>(c("V") - 1);
 }
 
+// Tables of inference. Switches: bits 8 or 4, 16 (fp16), 32 (fp32 whatever the case's type); grouped: fp16 scales.
+std::vector<Sizes> held_shapes() {
+  std::vector<Sizes> list;
+  for (int64_t bits : {4, 8, 16, 32})
+    for (int64_t grouped : {0, 1}) {
+      if (bits > 8 && grouped) continue;
+      list.push_back({{"rows", 9}, {"D", grouped ? 320 : 78}, {"V", 13}, {"bits", bits}, {"grouped", grouped}});
+    }
+  list.push_back({{"rows", 3}, {"D", 2050}, {"V", 5}, {"bits", 8}});
+  list.push_back({{"rows", 3}, {"D", 1}, {"V", 5}, {"bits", 8}, {"dropout", 1}});
+  return list;
+}
+
+double held_weight(const Case& c, int64_t row, int64_t column) {
+  const Array& weight = c["weight"];
+  if (c("bits") == 0 || c("bits") > 8) return weight(row, column);
+  double scale = c["scales"].value[c("grouped") ? row * (c("D") / 64) + column / 64 : row];
+  if (c("bits") == 8) return weight(row, column) * scale;
+  int byte = static_cast<int>(weight(row, column / 2));
+  return ((column % 2 ? byte >> 4 : byte & 15) - 8) * scale;
+}
+
 struct EmbeddingForwardRow : Operation {
-  std::vector<Sizes> shapes() const override { return embedding_shapes(); }
+  std::vector<Sizes> shapes() const override {
+    std::vector<Sizes> list = embedding_shapes();
+    for (const Sizes& held : held_shapes()) list.push_back(held);
+    return list;
+  }
   void inputs(Case& c, Random& random) const override {
     draw_tokens(c, random);
-    c.input("weight", {c("V"), c("D")}, [&] { return random.normal(); });
+    auto normal = [&] { return random.normal(); };
+    int64_t bits = c("bits"), rows = c("V"), width = c("D");
+    if (bits == 8)
+      c.input(
+          "weight", {rows, width}, [&] { return static_cast<double>(random.below(255) - 127); }, Dtype::i8);
+    else if (bits == 4)
+      c.input(
+          "weight", {rows, width / 2}, [&] { return static_cast<double>(random.below(256)); }, Dtype::u8);
+    else
+      c.input("weight", {rows, width}, normal, bits == 16 ? Dtype::fp16 : bits == 32 ? Dtype::fp32 : c.type);
+    if (bits == 4 || bits == 8)
+      c.input(
+          "scales", c("grouped") ? Shape{rows, width / 64} : Shape{rows}, [&] { return 0.01 + random.uniform(); },
+          c("grouped") ? Dtype::fp16 : Dtype::fp32);
     c.output("out", {c("rows"), c("D")});
   }
   void reference(const Case& c, Fp64& f) const override {
@@ -37,13 +76,14 @@ struct EmbeddingForwardRow : Operation {
     for (int64_t r = 0; r < c("rows"); ++r)
       for (int64_t x = 0; x < c("D"); ++x) {
         double kept = dropout ? dropout.factor(r * c("D") + x) : 1;
-        f.at("out")(r, x) = f.store(scale_of(c) * c["weight"](c["tokens"](r), x)) * kept;
+        f.at("out")(r, x) = f.store(scale_of(c) * held_weight(c, c["tokens"](r), x)) * kept;
       }
   }
   void run(Device& device, const Case& c, Bound& d) const override {
     device.embedding_forward({.out = d["out"],
                               .tokens = d["tokens"],
                               .weight = d["weight"],
+                              .scales = d["scales"],
                               .scale = scale_of(c),
                               .dropout = c.dropout(RandomUse::embedding_dropout)});
   }

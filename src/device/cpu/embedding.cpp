@@ -5,6 +5,7 @@
 
 #include "src/device/cpu/cpu_device.h"
 #include "src/device/cpu/launch.h"
+#include "src/device/quantized.h"
 
 namespace longhand::cpu {
 
@@ -14,19 +15,40 @@ static void check_tokens(const int32_t* tokens, int64_t rows, int64_t vocabulary
       fail("{}: token {} of row {} is not in the vocabulary of {}", name, tokens[r], r, vocabulary);
 }
 
+static EmbeddingTable table_of(const EmbeddingForward& a) {
+  EmbeddingTable table{.weight = a.weight.data(), .scales = a.scales.data()};
+  switch (a.weight.type()) {
+    case Dtype::fp32:
+      table.type = EmbeddingType::fp32;
+      break;
+    case Dtype::bf16:
+      table.type = EmbeddingType::bf16;
+      break;
+    case Dtype::fp16:
+      table.type = EmbeddingType::fp16;
+      break;
+    case Dtype::i8:
+      table.type = EmbeddingType::int8;
+      break;
+    default:
+      table.type = EmbeddingType::int4;
+  }
+  table.grouped = a.scales.rank() == 2, table.half_scales = a.scales.type() == Dtype::fp16;
+  return table;
+}
+
 void CpuDevice::embedding_forward(const EmbeddingForward& a) {
   constexpr auto name = "embedding_forward";
   int type = float_index(a.out, name, "out");
-  int64_t rows = a.tokens.elements(), width = width_of(a.weight), vocabulary = rows_of(a.weight);
+  int64_t rows = a.tokens.elements(), width = check_embedding_table(a), vocabulary = rows_of(a.weight);
   check_list(a.tokens, Dtype::i32, rows, name, "tokens");
   check_rows(a.out, a.out.type(), rows, width, name, "out");
-  check_rows(a.weight, a.out.type(), vocabulary, width, name, "weight");
   const int32_t* tokens = a.tokens.as<int32_t>();
   check_tokens(tokens, rows, vocabulary, name);
   DropoutKey dropout = dropout_key(a.dropout, name);
   auto kernel = embedding_kernels().forward[type];
   for_pieces(pool_, rows, rows_per_piece(width), [&](int64_t first, int64_t count, int) {
-    kernel({a.out.data(), a.weight.data(), tokens, width, first, count, a.scale, dropout});
+    kernel({a.out.data(), table_of(a), tokens, width, first, count, a.scale, dropout});
   });
 }
 

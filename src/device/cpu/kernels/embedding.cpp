@@ -1,23 +1,81 @@
 // Embedding rows, and the sums of their gradients. Limit: memory bandwidth.
 #include "src/device/cpu/kernels/embedding.h"
 
+#include "src/device/cpu/kernels/fp16.h"
+
 namespace longhand::cpu {
 inline namespace LONGHAND_ISA {
+namespace {
+
+template <class T>
+LONGHAND_INLINE void widen(const void* from, int64_t count, float* to) {
+  each_vector(count, [&](int64_t i, auto part) { store(to + i, load(static_cast<const T*>(from) + i, part)); });
+}
+
+LONGHAND_INLINE float scale_at(const EmbeddingTable& table, int64_t index) {
+  if (!table.half_scales) return static_cast<const float*>(table.scales)[index];
+  float scale[lanes];
+  store(scale, load_part(static_cast<const fp16*>(table.scales) + index, 1));
+  return scale[0];
+}
+
+/// `count` weights of a row from column `at` on, in fp32.
+LONGHAND_INLINE void widen_row(const EmbeddingTable& table, int64_t width, int64_t row, int64_t at, int64_t count,
+                               float* to) {
+  const char* weight = static_cast<const char*>(table.weight);
+  int64_t first = row * width + at;
+  switch (table.type) {
+    case EmbeddingType::fp32:
+      return widen<float>(weight + first * 4, count, to);
+    case EmbeddingType::bf16:
+      return widen<half>(weight + first * 2, count, to);
+    case EmbeddingType::fp16:
+      return widen<fp16>(weight + first * 2, count, to);
+    default:
+      break;
+  }
+  const uint8_t* bytes = static_cast<const uint8_t*>(table.weight);
+  float scale = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    int64_t column = at + i;
+    if (i == 0 || (table.grouped && column % 64 == 0))
+      scale = scale_at(table, table.grouped ? row * (width / 64) + column / 64 : row);
+    int integer = table.type == EmbeddingType::int8
+                      ? static_cast<int8_t>(bytes[first + i])
+                      : (column % 2 ? bytes[(first + i) / 2] >> 4 : bytes[(first + i) / 2] & 15) - 8;
+    to[i] = static_cast<float>(integer) * scale;
+  }
+}
+
+template <class T>
+constexpr bool is_type(EmbeddingType type) {
+  return type == (sizeof(T) == 4 ? EmbeddingType::fp32 : EmbeddingType::bf16);
+}
+
+}  // namespace
 
 template <class T>
 LONGHAND_KERNEL void embedding_forward(const EmbeddingRows& a) {
   DropoutRow row;
+  alignas(64) float wide[random_piece + lanes];
   for (int64_t r = a.first; r < a.first + a.count; ++r)
     for (int64_t at = 0; at < a.width; at += random_piece) {
       int64_t count = a.width - at < random_piece ? a.width - at : random_piece;
       const float* factor = dropout_piece(row, a.dropout, r * a.width + at, count);
-      const T* weight = static_cast<const T*>(a.weight) + a.tokens[r] * a.width + at;
       T* out = static_cast<T*>(a.out) + r * a.width + at;
-      each_vector(count, [&](int64_t i, auto part) {
-        vec value = load(weight + i, part) * splat(a.scale);
-        if (factor) value *= load(factor + i);
-        store(out + i, value, part);
-      });
+      auto write = [&](const auto* weight) __attribute__((always_inline)) {
+        each_vector(count, [&](int64_t i, auto part) {
+          vec value = load(weight + i, part) * splat(a.scale);
+          if (factor) value *= load(factor + i);
+          store(out + i, value, part);
+        });
+      };
+      if (is_type<T>(a.table.type)) {
+        write(static_cast<const T*>(a.table.weight) + a.tokens[r] * a.width + at);
+      } else {
+        widen_row(a.table, a.width, a.tokens[r], at, count, wide);
+        write(static_cast<const float*>(wide));
+      }
     }
 }
 

@@ -6,9 +6,18 @@
 
 namespace longhand::cpu {
 
+enum class EmbeddingType : uint8_t { fp32, bf16, fp16, int8, int4 };
+
+/// The table: floats, or integers with a scale a row or, grouped, for every 64.
+struct EmbeddingTable {
+  const void *weight, *scales;
+  EmbeddingType type;
+  bool grouped, half_scales;
+};
+
 struct EmbeddingRows {
   void* out;
-  const void* weight;
+  EmbeddingTable table;
   const int32_t* tokens;
   int64_t width, first, count;  // rows
   float scale;

@@ -201,92 +201,105 @@ void multiply(const MatmulBlock& block, const MatmulOutput& output) {
   }
 }
 
-// One vector of columns with at most tile_rows rows: b is read once where it stands, transposed in registers and
-// multiplied there, in the order of a tile. What comes next of b is called into the second-level cache: rows a power of
-// two apart would drive each other out of the first.
+// One or two vectors of columns with at most tile_rows rows: b is read once where it stands, transposed in registers
+// and multiplied there, in the order of a tile. With one row two vectors at a time hide the additions' latency. What
+// comes next of b is called into the second-level cache: rows a power of two apart would drive each other out of the
+// first.
 constexpr int64_t bytes_ahead = 512;
 
 /// The lower or upper halves of words as fp32.
 template <MatmulWords kind>
 LONGHAND_INLINE vec half_words(uvec x, bool upper) {
   if constexpr (kind == MatmulWords::bf16) return (vec)(upper ? x & 0xffff0000u : x << 16);
-  hvec bits = __builtin_convertvector(upper ? x >> 16 : x & 0xffffu, hvec);
-  return load(reinterpret_cast<const fp16*>(&bits));
+  // Sign, exponent and mantissa to their places; the exponents' offsets differ by 112. Exact for what is finite.
+  ivec bits = ((ivec)(upper ? x : x << 16) >> 3) & splat_int(static_cast<int32_t>(0x8fffe000u));
+  return (vec)bits * splat(0x1p112f);
 }
 
-template <int R, MatmulWords kind>
+template <int R, int V, MatmulWords kind>
 void few_tile(const uint32_t* a_words, const MatmulStrip& s, float* sums) {
   constexpr bool pairs = kind == MatmulWords::bf16_pairs;
   constexpr bool halves = kind == MatmulWords::bf16 || kind == MatmulWords::fp16;
   constexpr int64_t width = kind == MatmulWords::fp32 ? 4 : 2, vector_bytes = sizeof(uvec);
   const float* a = reinterpret_cast<const float*>(a_words);
-  const char* row[lanes];
-  for (int r = 0; r < lanes; ++r)
+  const char* row[V * lanes];
+  for (int r = 0; r < V * lanes; ++r)
     row[r] = static_cast<const char*>(s.from) + (r < s.rows ? r : s.rows - 1) * s.stride * width;
   int64_t bytes = s.k * width, at = 0;
-  vec c[R] = {};
+  vec c[R][V] = {};
+  auto add = [&](const vec(&right)[V]) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+      for (int v = 0; v < V; ++v) c[r][v] = step<pairs>(c[r][v], right[v], splat(a[r]));
+    a += R;
+  };
   for (; at + vector_bytes <= bytes; at += vector_bytes) {
     int64_t ahead = at + bytes_ahead;
-    if (ahead >= bytes) ahead += lanes * s.stride * width - bytes;
-    uvec x[lanes];
+    if (ahead >= bytes) ahead += V * lanes * s.stride * width - bytes;
+    uvec x[V][lanes];
+    for (int v = 0; v < V; ++v) {
 #pragma GCC unroll 16
-    for (int r = 0; r < lanes; ++r) {
-      if (vector_bytes == 64 || at % 64 == 0) __builtin_prefetch(row[r] + ahead, 0, 2);
-      x[r] = *reinterpret_cast<const pair_unaligned*>(row[r] + at);
+      for (int r = 0; r < lanes; ++r) {
+        const char* from = row[v * lanes + r];
+        if (vector_bytes == 64 || at % 64 == 0) __builtin_prefetch(from + ahead, 0, 2);
+        x[v][r] = *reinterpret_cast<const pair_unaligned*>(from + at);
+      }
+      transpose(x[v]);
     }
-    transpose(x);
 #pragma GCC unroll 16
     for (int i = 0; i < lanes; ++i) {
-      vec right = halves ? half_words<kind>(x[i], false) : (vec)x[i];
-#pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) c[r] = step<pairs>(c[r], right, splat(a[r]));
-      a += R;
+      vec right[V];
+      for (int v = 0; v < V; ++v) right[v] = halves ? half_words<kind>(x[v][i], false) : (vec)x[v][i];
+      add(right);
       if (!halves) continue;
-      right = half_words<kind>(x[i], true);
-#pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) c[r] = step<pairs>(c[r], right, splat(a[r]));
-      a += R;
+      for (int v = 0; v < V; ++v) right[v] = half_words<kind>(x[v][i], true);
+      add(right);
     }
   }
   if (at < bytes) {
-    alignas(64) uint32_t rest[2 * lanes * lanes];
+    alignas(64) uint32_t rest[V][2 * lanes * lanes];
     MatmulStrip end = s;
     end.from = static_cast<const char*>(s.from) + at, end.k = (bytes - at) / width, end.width = lanes;
-    pack(rest, end);
+    for (int v = 0; v < V; ++v) {
+      end.rows = s.rows < lanes ? s.rows : v == 0 ? lanes : s.rows - lanes;
+      pack(rest[v], end);
+      end.from = static_cast<const char*>(end.from) + lanes * s.stride * width;
+    }
     int64_t steps = pairs ? (end.k + 1) / 2 : end.k;
-    for (int64_t p = 0; p < steps; ++p, a += R) {
-      vec right = load(reinterpret_cast<const float*>(rest) + p * lanes);
-#pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) c[r] = step<pairs>(c[r], right, splat(a[r]));
+    for (int64_t p = 0; p < steps; ++p) {
+      vec right[V];
+      for (int v = 0; v < V; ++v) right[v] = load(reinterpret_cast<const float*>(rest[v]) + p * lanes);
+      add(right);
     }
   }
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) store(sums + r * tile_columns, c[r]);
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < V; ++v) store(sums + r * tile_columns + v * lanes, c[r][v]);
 }
 
 using FewTile = void (*)(const uint32_t*, const MatmulStrip&, float*);
-template <int R>
+template <int R, int V>
 LONGHAND_INLINE FewTile few_tile_for(MatmulWords kind) {
-  if (kind == MatmulWords::fp32) return few_tile<R, MatmulWords::fp32>;
-  if (kind == MatmulWords::bf16) return few_tile<R, MatmulWords::bf16>;
-  if (kind == MatmulWords::fp16) return few_tile<R, MatmulWords::fp16>;
-  return few_tile<R, MatmulWords::bf16_pairs>;
+  if (kind == MatmulWords::fp32) return few_tile<R, V, MatmulWords::fp32>;
+  if (kind == MatmulWords::bf16) return few_tile<R, V, MatmulWords::bf16>;
+  if (kind == MatmulWords::fp16) return few_tile<R, V, MatmulWords::fp16>;
+  return few_tile<R, V, MatmulWords::bf16_pairs>;
 }
-LONGHAND_INLINE FewTile few_tile_for(int width, MatmulWords kind) {
-  if (width == 1) return few_tile_for<1>(kind);
-  if (width == 2) return few_tile_for<2>(kind);
+LONGHAND_INLINE FewTile few_tile_for(int width, int columns, MatmulWords kind) {
+  if (width == 1) return columns > lanes ? few_tile_for<1, 2>(kind) : few_tile_for<1, 1>(kind);
+  if (width == 2) return few_tile_for<2, 1>(kind);
   if constexpr (tile_rows > 4) {
-    if (width == 4) return few_tile_for<4>(kind);
+    if (width == 4) return few_tile_for<4, 1>(kind);
   }
   if constexpr (tile_rows > 8) {
-    if (width == 8) return few_tile_for<8>(kind);
+    if (width == 8) return few_tile_for<8, 1>(kind);
   }
-  return few_tile_for<tile_rows>(kind);
+  return few_tile_for<tile_rows, 1>(kind);
 }
 
 void multiply_few(const MatmulFew& few, const MatmulOutput& output) {
   alignas(64) float sums[tile_rows * tile_columns];
-  FewTile run = few_tile_for(few.width, few.b.words);
+  int together = few.width == 1 ? tile_columns : lanes;
   int64_t column_bytes = few.b.stride * (few.b.words == MatmulWords::fp32 ? 4 : 2);
   for (int64_t column = 0; column < few.columns; column += tile_columns) {
     int64_t rest = few.columns - column;
@@ -295,10 +308,11 @@ void multiply_few(const MatmulFew& few, const MatmulOutput& output) {
       int64_t begin = i * few.rows / few.panels, end = (i + 1) * few.rows / few.panels;
       int rows = static_cast<int>(end - begin);
       expect_tile(output, few.first_row + begin, rows, few.first_column + column, columns);
-      for (int first = 0; first < columns; first += lanes) {
+      for (int first = 0; first < columns; first += together) {
         MatmulStrip strip = few.b;
         strip.from = static_cast<const char*>(few.b.from) + (column + first) * column_bytes;
-        strip.rows = columns - first < lanes ? columns - first : lanes;
+        strip.rows = columns - first < together ? columns - first : together;
+        FewTile run = few_tile_for(few.width, strip.rows, few.b.words);
         run(few.a + i * few.a_stride, strip, sums + first);
       }
       finish_tile(output, sums, few.first_row + begin, rows, few.first_column + column, columns);

@@ -5,8 +5,8 @@
 // multiplies two k of `lanes` columns. Sums are integers within a block, hence exact in any order; blocks add in order.
 #include "src/device/cpu/kernels/quantized.h"
 
-#include "src/device/cpu/kernels/fp16.h"
 #include "src/device/cpu/kernels/matmul_epilogue.h"
+#include "src/device/cpu/kernels/quantized_pack.h"
 #include "src/device/cpu/kernels/transpose.h"
 
 namespace longhand::cpu {
@@ -23,7 +23,6 @@ constexpr int tile_rows = 6;
 #else
 constexpr int tile_rows = 4;
 #endif
-constexpr int vector_bytes = lanes * 4;
 constexpr int64_t bytes_ahead = 512;
 constexpr int64_t chunk_k = 2048;  // of a packed panel of weights: it stays in the second-level cache
 
@@ -169,6 +168,97 @@ void few_tile(const QuantizedShape& s, const QuantizedRows& rows, const uint8_t*
   if (vectors * lanes % block_words != 0) flush();
 }
 
+#if defined(__AVX512F__)
+/// Words of a (0 to 15) and of b (16 to 31).
+template <int... index>
+LONGHAND_INLINE ivec pick(ivec a, ivec b) {
+  return __builtin_shuffle(a, b, ivec{index...});
+}
+LONGHAND_INLINE ivec lower_halves(ivec a, ivec b) {
+  return pick<0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23>(a, b);
+}
+LONGHAND_INLINE ivec upper_halves(ivec a, ivec b) {
+  return pick<8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31>(a, b);
+}
+/// Quarters a0 + a1, a2 + a3, b0 + b1, b2 + b3.
+LONGHAND_INLINE ivec add_quarters(ivec a, ivec b) {
+  return pick<0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27>(a, b) +
+         pick<4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31>(a, b);
+}
+/// Within every quarter: words a0 + a2, b0 + b2, a1 + a3, b1 + b3.
+LONGHAND_INLINE ivec add_pairs(ivec a, ivec b) {
+  return pick<0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29>(a, b) +
+         pick<2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31>(a, b);
+}
+/// Within every quarter: words a0 + a2, a1 + a3, b0 + b2, b1 + b3.
+LONGHAND_INLINE ivec add_words(ivec a, ivec b) {
+  return pick<0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29>(a, b) +
+         pick<2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31>(a, b);
+}
+
+/// x[i]: eight lanes of row i, then eight of row i + 8. Lane r of the result is the sum of row r's.
+LONGHAND_INLINE ivec sums_of_halves(const ivec (&x)[8]) {
+  ivec q[4];  // four lanes each of rows i, i + 8, i + 4, i + 12
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) q[i] = add_quarters(x[i], x[i + 4]);
+  ivec sums = add_words(add_pairs(q[0], q[1]), add_pairs(q[2], q[3]));
+  return pick<0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15>(sums, sums);
+}
+
+/// Lane r of the result is the sum of the lanes of x[r]; with `split` first[r] is that of the lower eight lanes and the
+/// result that of the upper ones.
+template <bool split>
+LONGHAND_INLINE ivec sums_of(const ivec (&x)[lanes], ivec& first) {
+  ivec lower[8], upper[8];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    lower[i] = lower_halves(x[i], x[i + 8]), upper[i] = upper_halves(x[i], x[i + 8]);
+    if (!split) upper[i] += lower[i];
+  }
+  if (split) first = sums_of_halves(lower);
+  return sums_of_halves(upper);
+}
+
+/// One row by one vector of columns. The row's words lie by whole vectors (pack_row), so weights are multiplied as they
+/// stand, not transposed: a lane sums every 16th word of a block, and lanes add at the block's end.
+template <bool four, bool grouped>
+void one_row_tile(const QuantizedShape& s, const QuantizedRows& rows, const uint8_t* from, int columns,
+                  const float* scales, float* sums) {
+  constexpr int steps = four ? 4 : 2, together = grouped ? 1
+                                                 : four  ? 2
+                                                         : 4;  // vectors of a block, or two blocks' vector
+  constexpr bool split = four && grouped;
+  const uint8_t* row[lanes];
+  find_rows(row, from, s.row_bytes(), columns);
+  const uvec_unaligned* a = reinterpret_cast<const uvec_unaligned*>(rows.words);
+  vec total = splat(0);
+  int64_t block = 0;
+  auto add = [&](ivec sum) __attribute__((always_inline)) {
+    total = block_sum<1, grouped>(rows, block, 0, sum + splat_int(rows.starts[block]), total, scales);
+    ++block;
+  };
+  for (int64_t at = 0; at < s.row_bytes(); at += together * vector_bytes, a += together * steps) {
+    int64_t ahead = at + bytes_ahead;
+    if (ahead >= s.row_bytes()) ahead += (lanes - 1) * s.row_bytes();
+    ivec c[lanes] = {}, first;
+#pragma GCC unroll 16
+    for (int r = 0; r < lanes; ++r)
+#pragma GCC unroll 4
+      for (int i = 0; i < together; ++i) {
+        __builtin_prefetch(row[r] + ahead + i * vector_bytes, 0, 2);
+        uvec x = *reinterpret_cast<const bytes_unaligned*>(row[r] + at + i * vector_bytes);
+#pragma GCC unroll 4
+        for (int t = 0; t < steps; ++t) c[r] = dot(c[r], pair_of<four>(x, t), (ivec)a[i * steps + t]);
+      }
+    ivec last = sums_of<split>(c, first);
+    if (split) add(first);
+    add(last);
+  }
+  store(sums, total);
+}
+
+#endif
+
 using FewTile = void (*)(const QuantizedShape&, const QuantizedRows&, const uint8_t*, int, const float*, float*);
 template <int R>
 LONGHAND_INLINE FewTile few_tile_for(const QuantizedShape& s) {
@@ -176,6 +266,12 @@ LONGHAND_INLINE FewTile few_tile_for(const QuantizedShape& s) {
   return s.grouped ? few_tile<R, false, true> : few_tile<R, false, false>;
 }
 LONGHAND_INLINE FewTile few_tile_for(const QuantizedShape& s, int width) {
+#if defined(__AVX512F__)
+  if (by_vectors(s, width)) {
+    if (s.four_bits) return s.grouped ? one_row_tile<true, true> : one_row_tile<true, false>;
+    return s.grouped ? one_row_tile<false, true> : one_row_tile<false, false>;
+  }
+#endif
   if (width == 1) return few_tile_for<1>(s);
   if (width == 2) return few_tile_for<2>(s);
   if constexpr (tile_rows > 4) {
@@ -311,90 +407,12 @@ void multiply(const QuantizedShape& s, const QuantizedRows* panel, int64_t panel
   }
 }
 
-/// The largest magnitude of n elements; NaN when one of them is not finite.
-template <class T>
-LONGHAND_INLINE float largest_of(const T* x, int64_t n) {
-  vec top = splat(0), finite = splat(0);
-  each_vector(n, [&](int64_t i, auto part) {
-    vec y = load(x + i, part);
-    top = maximum((vec)((ivec)y & splat_int(0x7fffffff)), top);
-    finite = finite + y * splat(0);
-  });
-  return largest(top) + sum(finite);
-}
-
-/// x / scale to the nearest integer within the levels; 0 where the scale is.
-LONGHAND_INLINE void round_scaled(vec x, float scale, float levels, int32_t* lane) {
-  vec q = minimum(maximum(round_to_even(x / splat(scale)), splat(-levels)), splat(levels));
-  ivec whole = __builtin_convertvector(scale > 0 ? q : splat(0), ivec);
-  __builtin_memcpy(lane, &whole, sizeof whole);
-}
-
-template <class T>
-LONGHAND_INLINE void pack_row_of(const QuantizedShape& s, const QuantizedRows& rows, int r, const T* row,
-                                 bool eight_bits, int32_t* integers) {
-  int64_t length = eight_bits ? s.padded() : s.block();
-  float levels = eight_bits ? 127.0f : 32767.0f;
-  for (int64_t at = 0; at < s.padded(); at += length) {
-    int64_t n = row == nullptr || at >= s.k ? 0 : s.k - at < length ? s.k - at : length;
-    const T* from = n > 0 ? row + at : nullptr;
-    float scale = largest_of(from, n) / levels;
-    for (int64_t i = n / lanes * lanes; i < length; ++i) integers[at + i] = 0;
-    each_vector(n, [&](int64_t i, auto part) {
-      int32_t lane[lanes];
-      round_scaled(load(from + i, part), scale, levels, lane);
-      int64_t count = n - i < lanes ? n - i : lanes;
-      for (int64_t e = 0; e < count; ++e) integers[at + i + e] = lane[e];
-    });
-    for (int64_t b = at / s.block(); b < (at + length) / s.block(); ++b) rows.scales[b * rows.width + r] = scale;
-  }
-  for (int64_t b = 0; b < s.blocks(); ++b) {
-    int32_t sum = 0;
-    if (s.four_bits)
-      for (int64_t i = 0; i < s.block(); ++i) sum += integers[b * s.block() + i];
-    rows.starts[b * rows.width + r] = -8 * sum;
-  }
-  rows.starts[s.blocks() * rows.width + r] = 0;
-  int64_t half_word = s.word_integers() / 2;
-  uint32_t* to = rows.words + r;
-  for (const int32_t* word = integers; word < integers + s.padded(); word += 2 * half_word)
-    for (int64_t t = 0; t < half_word; ++t, to += rows.width)
-      *to = (static_cast<uint32_t>(word[t]) & 0xffffu) | static_cast<uint32_t>(word[t + half_word]) << 16;
-}
-
 void pack_row(const QuantizedShape& s, const QuantizedRows& rows, int r, const void* row, bool is_bf16, bool eight_bits,
               int32_t* scratch) {
   if (is_bf16)
     pack_row_of(s, rows, r, static_cast<const half*>(row), eight_bits, scratch);
   else
     pack_row_of(s, rows, r, static_cast<const float*>(row), eight_bits, scratch);
-}
-
-template <class T>
-LONGHAND_INLINE void quantize_of(const T* x, int64_t n, bool four_bits, void* out, void* scale_at, bool half_scale) {
-  float levels = four_bits ? 7.0f : 127.0f, scale = largest_of(x, n) / levels;
-  if (half_scale) {
-    fp16 rounded[lanes];
-    store(rounded, splat(scale));
-    __builtin_memcpy(scale_at, rounded, 2);
-    scale = load(rounded)[0];
-  } else {
-    __builtin_memcpy(scale_at, &scale, 4);
-  }
-  uint8_t* to = static_cast<uint8_t*>(out);
-  each_vector(n, [&](int64_t i, auto part) {
-    int32_t lane[lanes];
-    round_scaled(load(x + i, part), scale, levels, lane);
-    int64_t count = n - i < lanes ? n - i : lanes;
-    for (int64_t e = 0; e < count; ++e) {
-      if (!four_bits)
-        to[i + e] = static_cast<uint8_t>(lane[e]);
-      else if (e % 2 == 0)
-        to[(i + e) / 2] = static_cast<uint8_t>(lane[e] + 8);
-      else
-        to[(i + e) / 2] = static_cast<uint8_t>(to[(i + e) / 2] | (lane[e] + 8) << 4);
-    }
-  });
 }
 
 void quantize(const void* x, bool is_bf16, int64_t n, bool four_bits, void* out, void* scale, bool half_scale) {

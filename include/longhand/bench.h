@@ -1,0 +1,48 @@
+// How fast a model writes and reads, beside what the machine can do; and what fewer bits cost in quality.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "longhand/data.h"
+#include "longhand/generate.h"
+#include "longhand/quantize.h"
+
+namespace longhand {
+
+/// Weights drawn tensor by tensor, so that the whole is never there in fp32: matrices uniform with deviation 0.02,
+/// gains 1, biases 0.
+ParameterSet random_weights(Device& device, const ModelConfig& config, const WeightFormats& formats, uint64_t seed);
+
+struct Speed {
+  double tokens_per_s = 0;    // of the median call
+  double seconds = 0;         // a call
+  double bytes = 0;           // that a call reads at least: weights, and the keys, values and R that its tokens see
+  double operations = 0;      // of its products with weights, two a multiply-add
+  int64_t weight_bytes = 0;   // in memory
+  int64_t decoder_bytes = 0;  // rings, tables, activations
+};
+
+/// `sequences` texts side by side, a token of each a call, `tokens` calls after `warm_up` ones.
+Speed measure_decode(Device& device, const ModelConfig& config, const ParameterSet& weights, int64_t sequences,
+                     int64_t tokens, int64_t window);
+/// A prompt of `tokens` in one call, logits after its last token; the median of `rounds`.
+Speed measure_prefill(Device& device, const ModelConfig& config, const ParameterSet& weights, int64_t tokens,
+                      int64_t rounds);
+
+/// Bits a byte over the first tokens of every validation stream, `tokens` in all, each stream from nothing.
+double bits_per_byte(Device& device, const LoadedModel& model, const TokenFile& data, int64_t tokens);
+
+/// Choosing the true continuation of a text among four: items drawn from the validation streams by `seed`, a context of
+/// `context` tokens and four continuations of `length` tokens, one its own and three from elsewhere in the same stream;
+/// the one with the largest log-probability is chosen.
+struct ChoiceTask {
+  int64_t items = 1000, context = 64, length = 4;
+  uint64_t seed = 1;
+};
+/// For every item whether the choice was right.
+std::vector<bool> choose_continuations(Device& device, const LoadedModel& model, const TokenFile& data,
+                                       const ChoiceTask& task);
+
+}  // namespace longhand

@@ -1,0 +1,116 @@
+// Floats to integers: rows of activations as the product's kernels read them, and weights as they are stored.
+#pragma once
+
+#include "src/device/cpu/kernels/fp16.h"
+#include "src/device/cpu/kernels/quantized.h"
+
+namespace longhand::cpu {
+inline namespace LONGHAND_ISA {
+
+constexpr int vector_bytes = lanes * 4;
+
+/// Whether a panel of one row is read by whole vectors of words (one_row_tile): rows of weights are whole vectors and
+/// whole blocks.
+LONGHAND_INLINE bool by_vectors([[maybe_unused]] const QuantizedShape& s, [[maybe_unused]] int width) {
+#if defined(__AVX512F__)
+  return width == 1 && (s.grouped ? s.row_bytes() % vector_bytes == 0 : s.k == s.padded());
+#else
+  return false;
+#endif
+}
+
+/// The largest magnitude of n elements; NaN when one of them is not finite.
+template <class T>
+LONGHAND_INLINE float largest_of(const T* x, int64_t n) {
+  vec top = splat(0), finite = splat(0);
+  each_vector(n, [&](int64_t i, auto part) {
+    vec y = load(x + i, part);
+    top = maximum((vec)((ivec)y & splat_int(0x7fffffff)), top);
+    finite = finite + y * splat(0);
+  });
+  return largest(top) + sum(finite);
+}
+
+/// x / scale to the nearest integer within the levels; 0 where the scale is.
+LONGHAND_INLINE void round_scaled(vec x, float scale, float levels, int32_t* lane) {
+  vec q = minimum(maximum(round_to_even(x / splat(scale)), splat(-levels)), splat(levels));
+  ivec whole = __builtin_convertvector(scale > 0 ? q : splat(0), ivec);
+  __builtin_memcpy(lane, &whole, sizeof whole);
+}
+
+/// Pairs of integers as words of weights have them: pair t of word i at [i][t], or, for one_row_tile, at
+/// [vector][t][lane].
+template <int pairs>
+LONGHAND_INLINE void pack_words(const QuantizedShape& s, const QuantizedRows& rows, int r, const int32_t* integers) {
+  auto pair_at = [](const int32_t* word, int t) __attribute__((always_inline)) {
+    return (static_cast<uint32_t>(word[t]) & 0xffffu) | static_cast<uint32_t>(word[t + pairs]) << 16;
+  };
+  int64_t words = s.padded() / (2 * pairs);
+  if (by_vectors(s, rows.width)) {
+    uint32_t* to = rows.words;
+    for (int64_t i = 0; i < words; i += lanes)
+      for (int t = 0; t < pairs; ++t)
+        for (int lane = 0; lane < lanes; ++lane) *to++ = pair_at(integers + (i + lane) * 2 * pairs, t);
+  } else {
+    uint32_t* to = rows.words + r;
+    for (int64_t i = 0; i < words; ++i)
+      for (int t = 0; t < pairs; ++t, to += rows.width) *to = pair_at(integers + i * 2 * pairs, t);
+  }
+}
+
+template <class T>
+LONGHAND_INLINE void pack_row_of(const QuantizedShape& s, const QuantizedRows& rows, int r, const T* row,
+                                 bool eight_bits, int32_t* integers) {
+  int64_t length = eight_bits ? s.padded() : s.block();
+  float levels = eight_bits ? 127.0f : 32767.0f;
+  for (int64_t at = 0; at < s.padded(); at += length) {
+    int64_t n = row == nullptr || at >= s.k ? 0 : s.k - at < length ? s.k - at : length;
+    const T* from = n > 0 ? row + at : nullptr;
+    float scale = largest_of(from, n) / levels;
+    for (int64_t i = n / lanes * lanes; i < length; ++i) integers[at + i] = 0;
+    // Whole vectors: what a part leaves empty is 0, and blocks are multiples of vectors.
+    each_vector(n, [&](int64_t i, auto part) { round_scaled(load(from + i, part), scale, levels, integers + at + i); });
+    for (int64_t b = at / s.block(); b < (at + length) / s.block(); ++b) rows.scales[b * rows.width + r] = scale;
+  }
+  for (int64_t b = 0; b < s.blocks(); ++b) {
+    int32_t sum = 0;
+    if (s.four_bits)
+      for (int64_t i = 0; i < s.block(); ++i) sum += integers[b * s.block() + i];
+    rows.starts[b * rows.width + r] = -8 * sum;
+  }
+  rows.starts[s.blocks() * rows.width + r] = 0;
+  if (s.four_bits)
+    pack_words<4>(s, rows, r, integers);
+  else
+    pack_words<2>(s, rows, r, integers);
+}
+
+template <class T>
+LONGHAND_INLINE void quantize_of(const T* x, int64_t n, bool four_bits, void* out, void* scale_at, bool half_scale) {
+  float levels = four_bits ? 7.0f : 127.0f, scale = largest_of(x, n) / levels;
+  if (half_scale) {
+    fp16 rounded[lanes];
+    store(rounded, splat(scale));
+    __builtin_memcpy(scale_at, rounded, 2);
+    scale = load(rounded)[0];
+  } else {
+    __builtin_memcpy(scale_at, &scale, 4);
+  }
+  uint8_t* to = static_cast<uint8_t*>(out);
+  each_vector(n, [&](int64_t i, auto part) {
+    int32_t lane[lanes];
+    round_scaled(load(x + i, part), scale, levels, lane);
+    int64_t count = n - i < lanes ? n - i : lanes;
+    for (int64_t e = 0; e < count; ++e) {
+      if (!four_bits)
+        to[i + e] = static_cast<uint8_t>(lane[e]);
+      else if (e % 2 == 0)
+        to[(i + e) / 2] = static_cast<uint8_t>(lane[e] + 8);
+      else
+        to[(i + e) / 2] = static_cast<uint8_t>(to[(i + e) / 2] | (lane[e] + 8) << 4);
+    }
+  });
+}
+
+}  // namespace LONGHAND_ISA
+}  // namespace longhand::cpu

@@ -1,0 +1,117 @@
+// Decoding and reading speed of weights that need no training.
+#include <algorithm>
+#include <chrono>
+
+#include "longhand/bench.h"
+#include "longhand/threads.h"
+
+namespace longhand {
+namespace {
+
+constexpr int64_t warm_up = 3;
+
+void fill_uniform(std::vector<float>& values, float limit, const RandomStream& stream, ThreadPool& pool) {
+  constexpr int64_t piece = 1 << 14;
+  int64_t count = static_cast<int64_t>(values.size());
+  pool.parallel_for((count + piece - 1) / piece, [&](int64_t index, int) {
+    for (int64_t e = index * piece; e < std::min(count, (index + 1) * piece); e += 4) {
+      PhiloxBlock block = stream.block(static_cast<uint64_t>(e) / 4);
+      for (int64_t i = 0; i < 4 && e + i < count; ++i) values[e + i] = limit * (2 * uniform(block.word[i]) - 1);
+    }
+  });
+}
+
+template <class Call>
+double median_seconds(Device& device, int64_t calls, const Call& call) {
+  std::vector<double> seconds;
+  for (int64_t i = 0; i < warm_up + calls; ++i) {
+    auto start = std::chrono::steady_clock::now();
+    call(i);
+    device.synchronize();
+    if (i >= warm_up)
+      seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  std::nth_element(seconds.begin(), seconds.begin() + calls / 2, seconds.end());
+  return seconds[calls / 2];
+}
+
+/// What every call reads of the weights: neither W_r, whose products with the distances stand in a table, nor of an
+/// embedding more than a few rows, unless it is the output layer too.
+void count_weights(const ParameterSet& weights, int64_t rows, Speed& speed) {
+  for (size_t i = 0; i < weights.list().size(); ++i) {
+    const ParameterInfo& info = weights.list()[i];
+    bool table = info.name == "embedding.weight" && weights.output.data() != weights.embedding.data();
+    if (info.name.ends_with("attention.position.weight") || table) continue;
+    speed.bytes += static_cast<double>(weights.tensors()[i].bytes() + weights.scales()[i].bytes());
+    bool output = info.name == "embedding.weight" || info.name == "output.weight";
+    if (info.matrix) speed.operations += 2.0 * static_cast<double>(info.shape.elements() * (output ? 1 : rows));
+  }
+  speed.weight_bytes = weights.bytes();
+}
+
+std::vector<int32_t> some_tokens(int64_t count, int64_t vocabulary) {
+  std::vector<int32_t> tokens(count);
+  for (int64_t i = 0; i < count; ++i) tokens[i] = static_cast<int32_t>(i * 7919 % vocabulary);
+  return tokens;
+}
+
+int64_t bytes_of(const ModelConfig& config, const DecoderShape& shape, Dtype type) {
+  int64_t bytes = 0;
+  for (const auto& [name, size] : Decoder::plan(config, shape, type)) bytes += size;
+  return bytes;
+}
+
+}  // namespace
+
+ParameterSet random_weights(Device& device, const ModelConfig& config, const WeightFormats& formats, uint64_t seed) {
+  ParameterSet weights("weights", config, formats);
+  weights.commit(device);
+  ThreadPool pool(device.threads());
+  for (size_t i = 0; i < weights.list().size(); ++i) {
+    const ParameterInfo& info = weights.list()[i];
+    std::vector<float> values(info.shape.elements(), info.name.ends_with("norm.weight") ? 1.0f : 0.0f);
+    if (info.matrix) fill_uniform(values, 0.0346f, {.seed = seed, .step = i, .use = RandomUse::initialization}, pool);
+    store_parameter(device, weights, i, values);
+  }
+  return weights;
+}
+
+Speed measure_decode(Device& device, const ModelConfig& config, const ParameterSet& weights, int64_t sequences,
+                     int64_t tokens, int64_t window) {
+  DecoderShape shape{.sequences = sequences, .window = window, .chunk = 1};
+  Decoder decoder(device, config, weights, shape);
+  std::vector<int32_t> text = some_tokens(sequences * (warm_up + tokens), config.vocab_size);
+  Speed speed;
+  speed.seconds = median_seconds(device, tokens, [&](int64_t i) {
+    std::vector<Decoder::Input> inputs;
+    for (int64_t s = 0; s < sequences; ++s)
+      inputs.push_back({static_cast<int32_t>(s), std::span(text).subspan(i * sequences + s, 1)});
+    decoder.forward(inputs);
+  });
+  count_weights(weights, sequences, speed);
+  double keys = std::min<double>(static_cast<double>(decoder.window()), warm_up + tokens / 2.0);
+  double row = static_cast<double>(config.n_head * config.d_head * dtype_bytes(weights.type()));
+  speed.bytes += static_cast<double>(config.n_layer) * keys * row * (2.0 * static_cast<double>(sequences) + 1);
+  speed.tokens_per_s = static_cast<double>(sequences) / speed.seconds;
+  speed.decoder_bytes = bytes_of(config, shape, weights.type());
+  return speed;
+}
+
+Speed measure_prefill(Device& device, const ModelConfig& config, const ParameterSet& weights, int64_t tokens,
+                      int64_t rounds) {
+  DecoderShape shape{.window = tokens, .chunk = tokens};
+  Decoder decoder(device, config, weights, shape);
+  std::vector<int32_t> text = some_tokens(tokens, config.vocab_size);
+  Decoder::Input input{0, text};
+  Speed speed;
+  speed.seconds = median_seconds(device, rounds, [&](int64_t) {
+    decoder.reset(0);
+    decoder.forward({&input, 1});
+  });
+  count_weights(weights, tokens, speed);
+  speed.tokens_per_s = static_cast<double>(tokens) / speed.seconds;
+  speed.decoder_bytes = bytes_of(config, shape, weights.type());
+  return speed;
+}
+
+}  // namespace longhand

@@ -1,0 +1,90 @@
+// How weights are held: their formats, how values get into them, and what a file says about its own.
+#include <cmath>
+
+#include "longhand/parameters.h"
+
+namespace longhand {
+
+Shape MatrixFormat::stored(const Shape& shape) const {
+  Shape stored = shape;
+  if (type == Dtype::u8) stored.size[shape.rank - 1] /= 2;
+  return stored;
+}
+
+Shape MatrixFormat::scales(const Shape& shape) const {
+  if (!integers()) return {};
+  return grouped ? Shape{shape[0], shape[1] / 64} : Shape{shape[0]};
+}
+
+Matrix Matrix::rows(int64_t first, int64_t count) const {
+  return {Tensor::rows(first, count), scales ? scales.rows(first, count) : Tensor()};
+}
+
+void store_parameter(Device& device, const ParameterSet& set, size_t index, const std::vector<float>& values) {
+  const Tensor &to = set.tensors()[index], &scales = set.scales()[index];
+  if (to.type() == Dtype::fp32) return device.upload(to, values.data());
+  Arena staging("staging");
+  const Shape& shape = set.list()[index].shape;
+  staging.take(Dtype::fp32, shape);
+  staging.commit(device);
+  Tensor wide = staging.take(Dtype::fp32, shape);
+  device.upload(wide, values.data());
+  if (scales)
+    device.quantize({.out = to, .scales = scales, .x = wide});
+  else
+    device.cast({.out = to, .x = wide});
+  device.synchronize();
+}
+
+std::vector<float> read_floats(const SafetensorsFile& file, const std::string& name) {
+  ConstTensor from = file.tensor(name);
+  std::vector<float> values(from.elements());
+  auto device = make_device("cpu", {.threads = 1});
+  if (from.type() == Dtype::fp32)
+    std::memcpy(values.data(), from.data(), from.bytes());
+  else
+    device->cast({.out = Tensor(values.data(), Dtype::fp32, from.shape()), .x = from});
+  return values;
+}
+
+/// The format of a matrix of integers, checked with its scales against the shape [out, in] of the configuration.
+static MatrixFormat integer_format(const SafetensorsFile& file, const ParameterInfo& info) {
+  ConstTensor integers = file.tensor(info.name);
+  std::string name = info.name + ".scales";
+  if (!file.has(name)) fail("{}: tensor {} holds integers, and there is no {}", file.path(), info.name, name);
+  ConstTensor scales = file.tensor(name);
+  MatrixFormat format{integers.type(), scales.rank() == 2};
+  if (scales.type() != format.scale_type() || scales.shape() != format.scales(info.shape) ||
+      (format.grouped && info.shape[1] % 64 != 0))
+    fail("{}: tensor {} is {} {}, which does not fit a matrix {}: fp32 [{}], or fp16 [{}, {} / 64]", file.path(), name,
+         dtype_name(scales.type()), scales.shape().text(), info.shape.text(), info.shape[0], info.shape[0],
+         info.shape[1]);
+  if (integers.shape() != format.stored(info.shape) || (format.type == Dtype::u8 && info.shape[1] % 2 != 0))
+    fail("{}: tensor {} is {} {}, the model's configuration needs integers for {}", file.path(), info.name,
+         dtype_name(integers.type()), integers.shape().text(), info.shape.text());
+  std::vector<float> values = read_floats(file, name);
+  for (size_t i = 0; i < values.size(); ++i)
+    if (!(values[i] >= 0 && std::isfinite(values[i])))
+      fail("{}: tensor {} has {} at {}: a scale is finite and not negative", file.path(), name, values[i], i);
+  return format;
+}
+
+WeightFormats read_formats(const SafetensorsFile& file, const ModelConfig& config, Dtype type) {
+  WeightFormats formats{type, {}};
+  bool quantized = file.metadata().contains("longhand.quantization");
+  std::vector<ParameterInfo> list = parameter_list(config);
+  if (file.has("output.weight")) list.push_back({"output.weight", {config.vocab_size, config.d_model}, true});
+  for (const ParameterInfo& info : list) {
+    if (!info.matrix || !file.has(info.name)) continue;
+    Dtype stored = file.tensor(info.name).type();
+    if (stored == Dtype::i8 || stored == Dtype::u8)
+      formats.matrices[info.name] = integer_format(file, info);
+    else if (stored != Dtype::fp32 && stored != Dtype::bf16 && stored != Dtype::fp16)
+      fail("{}: tensor {} is {}: weights are floats, i8 or u8", file.path(), info.name, dtype_name(stored));
+    else if (quantized || info.name == "output.weight")
+      formats.matrices[info.name] = {stored};
+  }
+  return formats;
+}
+
+}  // namespace longhand

@@ -1,0 +1,47 @@
+// The sessions of a server: one file each, one request at a time.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+
+#include "longhand/session.h"
+
+namespace longhand::serve {
+
+/// Safe from any thread.
+class SessionFolder {
+ public:
+  /// Fails when the folder cannot be made. Without a path no session is kept.
+  explicit SessionFolder(std::string path);
+
+  /// A session for as long as a request lasts.
+  class Lease {
+   public:
+    Lease() = default;
+    Lease(SessionFolder* folder, std::string id) : folder_(folder), id_(std::move(id)) {}
+    Lease(Lease&& other) noexcept { *this = std::move(other); }
+    Lease& operator=(Lease&& other) noexcept;
+    ~Lease();
+
+    /// Null where there is none yet. Throws Refusal: 409 when other weights made it.
+    std::shared_ptr<const Session> read(const std::string& model) const;
+    void write(const Session& session) const;
+
+   private:
+    std::string file() const;
+    SessionFolder* folder_ = nullptr;
+    std::string id_;
+  };
+
+  /// Throws Refusal: 400 without a folder, 409 while another request has the session.
+  Lease take(const std::string& id);
+
+ private:
+  std::string path_;
+  std::mutex mutex_;
+  std::set<std::string> taken_;
+};
+
+}  // namespace longhand::serve
