@@ -7,6 +7,8 @@ FUZZ_FLAGS := -std=c++20 -Iinclude -I. -O1 -g -MMD -MP \
 FUZZERS := $(patsubst tests/fuzz/%.cpp,%,$(wildcard tests/fuzz/*.cpp))
 
 FUZZ_SRC := $(wildcard src/base/*.cpp)
+FUZZ_SRC_instructions := src/data/instructions/read.cpp src/data/instructions/check.cpp src/text/utf8.cpp src/text/words.cpp
+FUZZ_LIBS_instructions := -licuuc -licui18n
 FUZZ_SRC_token_file := src/data/token_file.cpp
 FUZZ_SRC_yaml := src/cli/yaml_options.cpp
 FUZZ_SRC_request := src/serve/request.cpp src/serve/refusal.cpp
