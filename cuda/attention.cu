@@ -168,7 +168,7 @@ void GpuDevice::attention_forward(const AttentionForward& call) {
 void GpuDevice::attention_backward(const AttentionBackward& call) {
   Attention a = check_attention(call);
   Operation operation(*this);
-  if (attention_mma_takes(a))
+  if (attention_backward_mma_takes(a))
     attention_backward_mma(a, call);
   else
     attention_backward_general(a, call);

@@ -166,5 +166,7 @@ Attention check_attention(const AttentionBackward& call);
 
 /// What the tensor-core path takes: bf16, `aligned`, a width that is a multiple of 8 up to 128.
 bool attention_mma_takes(const Attention& a);
+/// Backward also wants the shared memory: at widths above 64 a block takes more than sm_120 gives one.
+bool attention_backward_mma_takes(const Attention& a);
 
 }  // namespace longhand::LONGHAND_GPU

@@ -156,6 +156,18 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
 
 }  // namespace
 
+static_assert(KeysShared<128>::bytes <= wide_backward_shared);
+
+bool attention_backward_mma_takes(const Attention& a) {
+  static const size_t given = [] {
+    int card = 0, bytes = 0;
+    cudaGetDevice(&card);
+    cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, card);
+    return static_cast<size_t>(bytes);
+  }();
+  return attention_mma_takes(a) && (a.width <= 64 || given >= wide_backward_shared);
+}
+
 void GpuDevice::attention_backward_mma_keys(const MmaBackward& b, const AttentionBackward& call) {
   const Attention& a = b.a;
   int64_t tiles = key_tiles(a), count = a.lanes * tiles;

@@ -24,6 +24,9 @@
 
 namespace longhand::LONGHAND_GPU {
 
+/// Bytes of shared memory that none of the three kernels exceeds at width 128.
+constexpr size_t wide_backward_shared = 160 << 10;
+
 struct MmaBackward {
   Attention a;
   const float* deltas;          // [lanes, heads, queries]

@@ -143,6 +143,8 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
 
 }  // namespace
 
+static_assert(DistancesShared<128>::bytes <= wide_backward_shared);
+
 void GpuDevice::attention_backward_mma_distances(const MmaBackward& b, const AttentionBackward& call) {
   const Attention& a = b.a;
   constexpr int64_t enough_blocks = 512;

@@ -248,6 +248,8 @@ __global__ void __launch_bounds__(mma_threads, width == 128 ? 1 : 2)
 
 }  // namespace
 
+static_assert(QueriesShared<128>::bytes <= wide_backward_shared);
+
 void GpuDevice::attention_backward_mma_queries(const MmaBackward& b, const AttentionBackward& call) {
   const Attention& a = b.a;
   int64_t parts = static_cast<int64_t>(a.lanes) * a.tiles(), floats = a.segments() ? parts * a.heads * a.width : 0;

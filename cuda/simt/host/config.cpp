@@ -57,6 +57,7 @@ Config read_environment() {
   if (const char* text = std::getenv("SIMT_STREAMS")) read_streams(config, text);
   if (const char* text = std::getenv("SIMT_WORKERS"))
     config.workers = static_cast<unsigned>(number("SIMT_WORKERS", text));
+  if (const char* text = std::getenv("SIMT_SHARED")) config.shared_limit = number("SIMT_SHARED", text) * 1024;
   if (const char* text = std::getenv("SIMT_GUARD")) config.guard = number("SIMT_GUARD", text) != 0;
   return config;
 }
