@@ -66,7 +66,11 @@ if ! $dry; then
   step "compute-sanitizer racecheck, bf16" compute-sanitizer --tool racecheck --error-exitcode 9 build/tests/ops --device cuda \
     --quick --filter " bf16"
 fi
-step "progression" build/bench/progression
+if $dry && [ -n "$cuda" ]; then
+  step "progression: built, not launched" test -x build/bench/progression
+else
+  step "progression" build/bench/progression
+fi
 shapes=()
 $dry && shapes=(--filter "rows=1 " --seconds 0)
 KEEP=roofline step "rooflines" build/bench/ops --device $device --json "${shapes[@]}"
