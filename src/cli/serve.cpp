@@ -68,11 +68,11 @@ std::vector<std::string> read_keys(const std::string& file) {
 // "calm,model=small,share=0.8,temperature=0.7"
 serve::Variant parse_variant(const std::string& text) {
   serve::Variant variant;
-  auto number = [&](const std::string& name, const std::string& value) {
+  auto number = [&](const std::string& name, const std::string& value, double low, double high) {
     char* end = nullptr;
     double x = std::strtod(value.c_str(), &end);
-    if (value.empty() || *end || !(x >= 0 && x <= 1e6))
-      fail_usage("--variant {}: {} is no number of 0 or more: \"{}\"", text, name, value);
+    if (value.empty() || *end || !(x >= low && x <= high))
+      fail_usage("--variant {}: {} is a number between {} and {}, not \"{}\"", text, name, low, high, value);
     return static_cast<float>(x);
   };
   std::istringstream parts(text);
@@ -84,17 +84,17 @@ serve::Variant parse_variant(const std::string& text) {
     else if (name == "model")
       variant.model = value;
     else if (name == "share")
-      variant.share = number(name, value);
+      variant.share = number(name, value, 1e-6, 1e6);
     else if (name == "temperature")
-      variant.temperature = number(name, value);
+      variant.temperature = number(name, value, 0, 100);
     else if (name == "top-p")
-      variant.top_p = number(name, value);
+      variant.top_p = number(name, value, 1e-6, 1);
     else if (name == "min-p")
-      variant.min_p = number(name, value);
+      variant.min_p = number(name, value, 0, 1);
     else if (name == "top-k")
-      variant.top_k = static_cast<int32_t>(number(name, value));
+      variant.top_k = static_cast<int32_t>(number(name, value, 0, 1e6));
     else if (name == "repetition-penalty")
-      variant.repetition_penalty = number(name, value);
+      variant.repetition_penalty = number(name, value, 0.01, 100);
     else
       fail_usage("--variant {}: {}; it takes model, share, temperature, top-p, min-p, top-k, repetition-penalty", text,
                  name);

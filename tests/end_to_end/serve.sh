@@ -211,6 +211,8 @@ fi
 refused "one variant" 1 "two variants" "$longhand" serve --model "$model" --port 0 --variant a,model=tiny
 refused "a variant of no model" 1 'there is no model "tinny"' "$longhand" serve --model "$model" --port 0 \
   --variant a,model=tiny --variant b,model=tinny
+refused "a variant whose setting is out of range" 2 "top-p is a number between" "$longhand" serve --model "$model" \
+  --variant a,model=tiny,top-p=5
 refused "a variant without a model" 2 "NAME,model=MODEL" "$longhand" serve --model "$model" --variant a,share=1
 
 refused "two sources of models" 2 "one of --model and --models" "$longhand" serve --model a --models b
