@@ -38,8 +38,7 @@ __device__ __forceinline__ void report_fault(unsigned long long* slot, int64_t r
     case Fault::sample_logits:
       fail(
           "sample: the logits of row {} are not numbers: NaN, infinite, or all -infinite; the weights or their types "
-          "are "
-          "at fault",
+          "are at fault, or no token is allowed",
           row);
     case Fault::ring_sequence:
       fail("ring_store: row {} goes to sequence {} of {}, or to a position below 0", row, value, bound);

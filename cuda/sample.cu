@@ -1,6 +1,7 @@
 // Choosing the next token of a row, by the rules in their order: repetition penalty, temperature, top-k, top-p, min-p.
 //
-// One block a row. The row goes to scratch in fp32, where the penalty changes it. Weights are exp((z - largest) / T),
+// One block a row. The row goes to scratch in fp32, where the penalty changes it and tokens that are not allowed become
+// -infinite, of weight 0. Weights are exp((z - largest) / T),
 // in fixed point of 40 bits below 1 wherever they are added: integer sums have the same bits in every order. A token's
 // key is its logit as an ordered word with its inverted id below, so that the larger key is the better token and the
 // smaller id wins among equal logits. Top-k and top-p are both a cut of the keys: the best tokens until their number
@@ -177,16 +178,23 @@ __device__ __forceinline__ void choose(const Row& row, int32_t* token, Shared& s
   });
 }
 
-/// The row in fp32 with the penalty: a token counts once however often it stands in the history.
+__device__ __forceinline__ bool may(const uint64_t* allowed, int64_t token) {
+  return !allowed || (allowed[token / 64] >> (token % 64) & 1);
+}
+
+/// The row in fp32 with the penalty: a token counts once however often it stands in the history. What is not allowed is
+/// -infinite.
 template <class T>
 __device__ __forceinline__ void widen_and_penalise(float* to, const T* logits, int64_t vocabulary, float penalty,
-                                                   const int32_t* history, int64_t length, unsigned long long* fault) {
-  for (int64_t t = threadIdx.x; t < vocabulary; t += blockDim.x) to[t] = to_float(logits[t]);
+                                                   const int32_t* history, int64_t length, const uint64_t* allowed,
+                                                   unsigned long long* fault) {
+  for (int64_t t = threadIdx.x; t < vocabulary; t += blockDim.x)
+    to[t] = may(allowed, t) ? to_float(logits[t]) : -INFINITY;
   __syncthreads();
   for (int64_t i = threadIdx.x; i < length; i += blockDim.x) {
     int32_t token = history[i];
     if (token < -1 || token >= vocabulary) report_fault(fault, blockIdx.x, token);
-    if (token < 0 || token >= vocabulary || penalty == 1) continue;
+    if (token < 0 || token >= vocabulary || penalty == 1 || !may(allowed, token)) continue;
     float raw = to_float(logits[token]);
     atomicExch(&to[token], raw > 0 ? raw / penalty : raw * penalty);  // the same value from every occurrence
   }
@@ -224,6 +232,7 @@ __device__ __forceinline__ void choose_largest(const Row& row, int32_t* token, S
 struct SampleRows {
   float* widened;
   const int32_t* history;
+  const uint64_t* allowed;  // null = all
   int64_t vocabulary, length;
   const Rule* rules;
   unsigned long long *history_fault, *logits_fault;
@@ -235,8 +244,9 @@ __global__ void __launch_bounds__(most_threads) sample_kernel(int32_t* tokens, c
   int64_t at = blockIdx.x;
   float* widened = a.widened + at * a.vocabulary;
   Rule rule = a.rules[at];
+  const uint64_t* allowed = a.allowed ? a.allowed + at * ((a.vocabulary + 63) / 64) : nullptr;
   widen_and_penalise(widened, logits + at * a.vocabulary, a.vocabulary, rule.penalty, a.history + at * a.length,
-                     a.length, a.history_fault);
+                     a.length, allowed, a.history_fault);
   Row row{widened, a.vocabulary, rule, largest_of(widened, a.vocabulary, shared)};
   if (!(row.largest > -INFINITY && row.largest < INFINITY)) {
     if (threadIdx.x == 0) tokens[at] = 0, report_fault(a.logits_fault, at, 0);
@@ -264,6 +274,7 @@ void GpuDevice::sample(const Sample& a) {
   Operation operation(*this);
   SampleRows all{scratch<float>(rows * vocabulary),
                  a.history.as<int32_t>(),
+                 a.allowed.as<uint64_t>(),
                  vocabulary,
                  length,
                  upload_table(rules),

@@ -283,10 +283,12 @@ struct SamplingParameters {
 };
 
 /// tokens [rows] i32 are drawn from logits [rows, V]; rules has one entry a row. history [rows, L] i32, padded with -1:
-/// the tokens that the repetition penalty counts. logprob [rows] fp32: log softmax of the raw logits at the token.
+/// the tokens that the repetition penalty counts. allowed [rows, ceil(V / 64)] u64, bit t % 64 of word t / 64: token t
+/// may be drawn, at least one of a row; the rules take the logits of the others for -infinite. Empty: all may.
+/// logprob [rows] fp32: log softmax of the raw logits at the token.
 struct Sample {
   Tensor tokens, logprob;
-  ConstTensor logits, history;
+  ConstTensor logits, history, allowed;
   std::span<const SamplingParameters> rules;
 };
 

@@ -189,6 +189,7 @@ void check_sample(const Sample& a) {
   if (static_cast<int64_t>(a.rules.size()) != rows) fail("{}: {} rules for {} rows", name, a.rules.size(), rows);
   for (int64_t r = 0; r < rows; ++r) check_rule(a.rules[r], r);
   if (length) check_rows(a.history, Dtype::i32, rows, length, name, "history");
+  if (a.allowed) check_rows(a.allowed, Dtype::u64, rows, (width_of(a.logits) + 63) / 64, name, "allowed");
 }
 
 }  // namespace longhand

@@ -203,6 +203,14 @@ TEST_CASE("rows without numbers fail, with their index") {
   logits.set(13, 0);
   device->sample({.tokens = tokens, .logits = logits, .rules = rules});
   CHECK(tokens[1] == 6);
+  uint64_t allowed[2] = {1 << 2 | 1 << 5, 0};
+  ConstTensor words(allowed, Dtype::u64, {2, 1});
+  CHECK_THROWS_WITH_AS(device->sample({.tokens = tokens, .logits = logits, .allowed = words, .rules = rules}),
+                       doctest::Contains("row 1"), Error);
+  for (int i = 7; i < 14; ++i) logits.set(i, i == 10 ? 2 : 1);
+  allowed[1] = ~uint64_t{0};
+  device->sample({.tokens = tokens, .logits = logits, .allowed = words, .rules = rules});
+  CHECK(tokens[1] == 3);
   rules[0].top_p = 0;
   CHECK_THROWS_AS(device->sample({.tokens = tokens, .logits = logits, .rules = rules}), Error);
 }

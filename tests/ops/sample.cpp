@@ -10,7 +10,7 @@ namespace longhand::ops {
 namespace {
 
 /// rules: 0 greedy, 1 temperature, 2 top-k, 3 top-p, 4 min-p, 5 all of them. alike: every row has the same logits, so
-/// that the rows' tokens follow one distribution.
+/// that the rows' tokens follow one distribution. allowed: one token in so many may be drawn.
 struct SampleRow : Operation {
   std::vector<Sizes> shapes() const override {
     std::vector<Sizes> list;
@@ -18,6 +18,10 @@ struct SampleRow : Operation {
       list.push_back({{"rows", 4000}, {"V", 23}, {"rules", rules}, {"alike", 1}, {"history", rules % 2 ? 5 : 0}});
       list.push_back({{"rows", 5}, {"V", 1003}, {"rules", rules}, {"history", rules == 3 ? 0 : 40}});
     }
+    for (int64_t rules : {1, 5})
+      list.push_back({{"rows", 4000}, {"V", 23}, {"rules", rules}, {"alike", 1}, {"allowed", 3}});
+    for (int64_t rules : {0, 2, 3, 4}) list.push_back({{"rows", 5}, {"V", 1003}, {"rules", rules}, {"allowed", 7}});
+    list.push_back({{"rows", 9}, {"V", 64}, {"rules", 6}, {"history", 6}, {"allowed", 40}});
     list.push_back({{"rows", 3}, {"V", 1}, {"rules", 5}});
     list.push_back({{"rows", 7}, {"V", 50}, {"rules", 0}, {"ties", 1}, {"history", 4}});
     list.push_back({{"rows", 50}, {"V", 40}, {"rules", 6}, {"history", 6}});
@@ -38,6 +42,10 @@ struct SampleRow : Operation {
     return s;
   }
 
+  static bool may(const Case& c, int64_t row, int64_t token) {
+    return !c("allowed") || (token + (c("alike") ? 0 : row)) % c("allowed") == 0;
+  }
+
   void inputs(Case& c, Random& random) const override {
     Array& logits = c.input("logits", {c("rows"), c("V")}, [&] { return 2 * random.normal(); });
     for (int64_t e = 0; e < logits.elements(); ++e) {
@@ -51,6 +59,13 @@ struct SampleRow : Operation {
         if (c("alike")) history.value[e] = history.value[e % c("history")];
         if (e % c("history") >= c("history") - 1) history.value[e] = -1;
       }
+    }
+    if (int64_t words = (c("V") + 63) / 64; c("allowed")) {
+      Array& allowed = c.input(
+          "allowed", {c("rows"), words}, [] { return 0; }, Dtype::u64);
+      for (int64_t r = 0; r < c("rows"); ++r)
+        for (int64_t t = 0; t < c("V"); ++t)
+          if (may(c, r, t)) allowed.words[r * words + t / 64] |= uint64_t{1} << t % 64;
     }
     c.output("tokens", {c("rows")}, Dtype::i32);
     c.output("logprob", {c("rows")}, Dtype::fp32);
@@ -67,6 +82,8 @@ struct SampleRow : Operation {
       if (double token = c["history"](row, n); token >= 0) counted[static_cast<size_t>(token)] = true;
     for (int64_t x = 0; x < width; ++x)
       if (counted[x]) z[x] = z[x] > 0 ? z[x] / s.repetition_penalty : z[x] * s.repetition_penalty;
+    for (int64_t x = 0; x < width; ++x)
+      if (!may(c, row, x)) z[x] = -INFINITY;
     std::vector<int64_t> order(width);
     std::iota(order.begin(), order.end(), 0);
     std::stable_sort(order.begin(), order.end(), [&](int64_t x, int64_t y) { return z[x] > z[y]; });
@@ -131,6 +148,7 @@ struct SampleRow : Operation {
                    .logprob = d["logprob"],
                    .logits = d["logits"],
                    .history = d["history"],
+                   .allowed = d["allowed"],
                    .rules = rules});
   }
 

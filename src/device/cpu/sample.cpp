@@ -1,6 +1,7 @@
 // Choosing the next token.
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <span>
 
 #include "src/device/cpu/cpu_device.h"
@@ -24,6 +25,16 @@ void penalize(const Candidates& c, std::span<const int32_t> history, float penal
   };
   for (int32_t t : history)
     if (t >= 0) c.logits[t] = raw_logit(t) > 0 ? raw_logit(t) / penalty : raw_logit(t) * penalty;
+}
+
+/// `words` has a bit for every token that may be drawn.
+void forbid(const Candidates& c, const uint64_t* words) {
+  for (int64_t first = 0; first < c.vocabulary; first += 64) {
+    uint64_t word = words[first / 64];
+    if (word == ~uint64_t{0}) continue;
+    for (int64_t t = first, end = std::min(c.vocabulary, first + 64); t < end; ++t)
+      if (!(word >> (t - first) & 1)) c.logits[t] = -INFINITY;
+  }
 }
 
 /// Sorts just so many of the tokens, best first (the smaller id among equals), that their weights reach `share` of the
@@ -117,6 +128,7 @@ void CpuDevice::sample(const Sample& a) {
   check_sample(a);
   int type = float_index(a.logits, name, "logits");
   int64_t rows = rows_of(a.logits), vocabulary = width_of(a.logits), length = width_of(a.history);
+  int64_t words = width_of(a.allowed);
   const int32_t* history = a.history.as<int32_t>();
   for (int64_t i = 0; i < rows * length; ++i)
     if (history[i] < -1 || history[i] >= vocabulary)
@@ -135,6 +147,7 @@ void CpuDevice::sample(const Sample& a) {
       kernels.widen[type](raw, c.logits, vocabulary);
       if (length && a.rules[r].repetition_penalty != 1)
         penalize(c, {history + r * length, static_cast<size_t>(length)}, a.rules[r].repetition_penalty, raw, type);
+      if (a.allowed) forbid(c, a.allowed.as<uint64_t>() + r * words);
       float largest = kernels.largest[0](c.logits, vocabulary);
       if (std::isfinite(largest))
         tokens[r] = choose(c, a.rules[r], largest);
@@ -145,7 +158,7 @@ void CpuDevice::sample(const Sample& a) {
   if (strange >= 0)
     fail(
         "{}: the logits of row {} are not numbers: NaN, infinite, or all -infinite; the weights or their types are at "
-        "fault",
+        "fault, or no token is allowed",
         name, strange.load());
   if (a.logprob) log_probability({.logprob = a.logprob, .logits = a.logits, .tokens = a.tokens});
 }
