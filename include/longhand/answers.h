@@ -51,8 +51,9 @@ struct Answer {
 };
 
 struct AnswerOptions {
-  int64_t rows = 32;   // texts that are written side by side
-  int64_t tokens = 0;  // of an answer at most; 0 = twice the wanted one's and 16
+  int64_t rows = 32;      // texts that are written side by side
+  int64_t tokens = 0;     // of an answer at most; 0 = twice the wanted one's and 16
+  int64_t speculate = 0;  // tokens of a draft at most (longhand/speculation.h); the answers are the same
 };
 
 /// Greedy answers, in the order of the questions. A text's answer does not depend on the others beside it.

@@ -31,6 +31,27 @@ Speed measure_decode(Device& device, const ModelConfig& config, const ParameterS
 Speed measure_prefill(Device& device, const ModelConfig& config, const ParameterSet& weights, int64_t tokens,
                       int64_t rounds);
 
+/// Seconds of a pass of `rows` tokens of one text, logits after each; the median of `rounds`.
+double measure_pass(Device& device, const ModelConfig& config, const ParameterSet& weights, int64_t rows,
+                    int64_t window, int64_t rounds);
+
+/// A text written twice side by side, stretch by stretch in turn: token by token, and with drafts of up to `speculate`.
+struct DraftedSpeed {
+  int64_t tokens = 0;  // written by each
+  int64_t passes = 0;  // of the drafted one
+  int64_t drafted = 0, accepted = 0;
+  double plain_seconds = 0, seconds = 0;
+};
+struct DraftedTask {
+  std::span<const int32_t> prompt;
+  std::span<const int32_t> replay;  // what is drawn, whatever the logits say; empty = what the weights write, greedily
+  int64_t tokens = 256;             // of what the weights write
+  int64_t speculate = 8, window = 0;
+};
+/// Fails when the two texts are not the same.
+DraftedSpeed measure_drafts(Device& device, const ModelConfig& config, const ParameterSet& weights,
+                            const DraftedTask& task);
+
 /// Bits a byte over the first tokens of every validation stream, `tokens` in all, each stream from nothing.
 double bits_per_byte(Device& device, const LoadedModel& model, const TokenFile& data, int64_t tokens);
 

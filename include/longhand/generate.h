@@ -15,7 +15,9 @@
 #include <utility>
 #include <vector>
 
+#include "longhand/choices.h"
 #include "longhand/parameters.h"
+#include "longhand/speculation.h"
 
 namespace longhand {
 
@@ -69,6 +71,9 @@ class Decoder {
   int64_t position(int32_t sequence) const;  // tokens taken so far
   void reset(int32_t sequence);
   void copy(int32_t to, int32_t from);  // sequence `to` goes on from where `from` stands
+  /// The tokens from `position` on, at most rows() of them, are taken back: the sequence goes on as if they had never
+  /// been there. (A ring of window + rows - 1 slots has not lost a key that the tokens from `position` on see.)
+  void take_back(int32_t sequence, int64_t position);
 
   /// What a sequence's tokens left behind: keys and values of every layer in turn, each [slots, H, dh] in the weights'
   /// type, the token of position p in slot p modulo slots. See longhand/session.h.
@@ -92,6 +97,11 @@ struct WrittenText {
   int32_t sequence = 0;
   std::vector<int32_t> tokens;  // from the decoder's position 0 on; at least one before the first draw
   SamplingParameters rules;
+  Speculation speculation;                    // off unless asked for; changes nothing but the time
+  std::shared_ptr<const ChoiceTree> choices;  // what may be written; null = anything
+  int32_t choice = ChoiceTree::root;          // how much of it has been
+
+  bool complete() const { return choices && choices->complete(choice); }  // nothing is left to draw
 };
 
 /// Draws tokens for several texts at once.
@@ -104,11 +114,16 @@ class Writer {
 
   struct Drawn {
     int32_t token;
-    float logprob;  // log softmax of the raw logits
+    float logprob;    // log softmax of the raw logits
+    int64_t row = 0;  // its raw logits in logits()
   };
-  /// Reads each text, draws the next token of each and appends it.
-  std::vector<Drawn> next(std::span<WrittenText* const> texts);
-  /// Raw logits [texts, V] fp32 of the last next(), on the device, valid until the decoder's next call.
+  /// Reads each text, draws its next token and appends it; and then those after it, as long as they are what the text's
+  /// draft foretold. One list a text, of at least one token.
+  std::vector<std::vector<Drawn>> next(std::span<WrittenText* const> texts);
+  /// The last `count` of the tokens that the last next() drew, but not all, are taken back: text and decoder are as if
+  /// they had not been drawn.
+  void take_back(WrittenText& text, int64_t count);
+  /// Raw logits [rows, V] fp32 of the last next(), on the device, valid until the decoder's next call.
   Tensor logits() const;
 
  private:

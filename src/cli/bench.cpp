@@ -7,6 +7,7 @@
 #include "longhand/bench.h"
 #include "longhand/files.h"
 #include "src/cli/bench_load.h"
+#include "src/cli/bench_speculation.h"
 #include "src/cli/options.h"
 
 namespace longhand::cli {
@@ -20,6 +21,7 @@ struct BenchFlags {
   int64_t text_tokens = 60000;
   ChoiceTask choices;
   serve::LoadOptions load;
+  SpeculationFlags speculation;
 };
 
 /// A preset by its name, or a configuration by its file.
@@ -191,12 +193,18 @@ void run_bench(const BenchFlags& flags, const Common& common) {
                        return measure_prefill(device, config, weights, tokens ? tokens : 512, flags.rounds);
                      });
   if (flags.task == "quantization") return run_quantization(flags, common);
+  if (flags.task == "speculation") {
+    SpeculationFlags drafts = flags.speculation;
+    drafts.model = flags.model, drafts.tokens = tokens ? tokens : drafts.tokens, drafts.window = flags.window;
+    drafts.type = parse_dtype(flags.dtype), drafts.weights = types_of(flags, "int8");
+    return run_speculation(drafts, config_of(flags.preset), common);
+  }
   if (flags.task == "serve") {
     serve::LoadOptions load = flags.load;
     load.model = flags.model, load.tokens = tokens ? tokens : load.tokens;
     return run_load(load, common);
   }
-  fail_usage("bench {}: it takes decode, prefill, quantization or serve", flags.task);
+  fail_usage("bench {}: it takes decode, prefill, speculation, quantization or serve", flags.task);
 }
 
 }  // namespace
@@ -208,7 +216,7 @@ void add_bench(CLI::App& app, Common& common) {
   auto add = [&](const char* name, auto& value, const char* meaning, const char* type, const char* group) {
     return command->add_option(name, value, meaning)->type_name(type)->group(group);
   };
-  command->add_option("TASK", flags->task, "decode, prefill, quantization or serve")->required();
+  command->add_option("TASK", flags->task, "decode, prefill, speculation, quantization or serve")->required();
   add("--preset", flags->preset, "shape of the drawn weights: a preset, or a configuration's .json file", "NAME",
       "Speed");
   add("--types", flags->types, "types of weights, with commas: fp32, bf16, fp16, int8, int4", "LIST", "Speed");
@@ -216,16 +224,19 @@ void add_bench(CLI::App& app, Common& common) {
       "Speed");
   add("--dtype", flags->dtype, "type of activations and of the ring: fp32 or bf16", "TYPE", "Speed");
   add("--tokens", flags->tokens,
-      "tokens timed (default: decode 32, quantization 16), of the prompt (512), or of an answer (64)", "N", "Speed");
+      "tokens timed (default: decode 32, quantization 16, speculation 400), of the prompt (512), or of an answer (64)",
+      "N", "Speed");
   add("--sequences", flags->sequences, "texts side by side (decode)", "N", "Speed");
   add("--window", flags->window, "keys that a token sees (decode); 0 = segment + memory", "N", "Speed");
   add("--rounds", flags->rounds, "prompts timed (prefill)", "N", "Speed");
-  add("--model", flags->model, "trained weights (quantization), or a served model's name (serve)", "FILE", "Quality");
+  add("--model", flags->model, "trained weights (quantization, speculation), or a served model's name (serve)", "FILE",
+      "Quality");
   add("--data", flags->data, "token file with validation text (quantization)", "FILE", "Quality");
   add("--text-tokens", flags->text_tokens, "tokens that bits a byte are measured on", "N", "Quality");
   add("--items", flags->choices.items, "choices among four continuations", "N", "Quality");
   add("--context", flags->choices.context, "tokens before a choice", "N", "Quality");
   add("--length", flags->choices.length, "tokens of a continuation", "N", "Quality");
+  declare_speculation(*command, flags->speculation);
   declare_load(*command, flags->load);
   command->callback([flags, &common] {
     flags->choices.seed = common.seed;

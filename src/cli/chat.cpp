@@ -40,11 +40,17 @@ std::string answer(Writer& writer, WrittenText& text, const ChatForm& form, cons
     if (live) show(piece);
   };
   WrittenText* one = &text;
-  bool ended = false;
-  for (int64_t i = 0; i < flags.tokens && !ended && !stream.stopped(); ++i) {
-    int32_t token = writer.next({&one, 1})[0].token;
-    ended = form.ends(token);
-    if (!ended) take(stream.push(token));
+  bool ended = flags.tokens == 0;
+  for (int64_t written = 0; !ended;) {
+    std::vector<Writer::Drawn> drawn = writer.next({&one, 1})[0];
+    size_t taken = 0;
+    while (taken < drawn.size() && !ended) {
+      int32_t token = drawn[taken++].token;
+      bool end = form.ends(token);
+      if (!end) take(stream.push(token));
+      ended = end || stream.stopped() || ++written == flags.tokens;
+    }
+    writer.take_back(text, static_cast<int64_t>(drawn.size() - taken));
   }
   take(stream.finish());
   if (form.end() >= 0 && text.tokens.back() != form.end()) text.tokens.push_back(form.end());
@@ -55,6 +61,7 @@ void run_chat(const ChatFlags& flags, const Common& common) {
   auto device = common.make();
   WrittenText text;
   text.rules = flags.sampling.rules(common.seed, 0);
+  text.speculation = speculation(flags.sampling.speculate);
   OpenModel open = open_model(*device, flags.model);
   if (!open.tokenizer) fail_usage("{} has no tokenizer, and a conversation needs one", open.path);
   Decoder decoder(*device, open.model.config, open.model.weights, {.window = flags.sampling.window, .chunk = 128});

@@ -51,6 +51,7 @@ void run_eval(EvalFlags flags, const Common& common) {
                                     {"--tokens", flags.answers.tokens, 0},
                                     {"--show", flags.show, 0}})
     if (value < least) fail_usage("{} {}: at least {}", name, value, least);
+  speculation(flags.answers.speculate);
   auto device = common.make();
   OpenModel open = open_model(*device, flags.model);
   if (!open.tokenizer) fail("{} has no tokenizer, and instruction data are texts", open.path);
@@ -87,6 +88,7 @@ void add_eval(CLI::App& app, Common& common) {
   add("--limit", flags->limit, "examples at most, of all tasks together; 0 = all", "N", "Answers");
   add("--tokens", flags->answers.tokens, "of an answer at most; 0 = twice the wanted one's and 16", "N", "Answers");
   add("--rows", flags->answers.rows, "answers written side by side", "N", "Answers");
+  add_speculate_flag(*command, flags->answers.speculate, "Answers");
   add("--show", flags->show, "answers to print", "N", "Answers");
   add("--output", flags->output, "every answer with its figures, one JSON object a line", "FILE", "Answers");
   add_model_flags(*command, flags->model);

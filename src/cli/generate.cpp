@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "src/cli/options.h"
 #include "src/generate/piece_stream.h"
@@ -17,7 +18,7 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 struct GenerateFlags {
   ModelFlags model;
   SamplingFlags sampling;
-  std::string prompt, prompt_file, ids;
+  std::string prompt, prompt_file, ids, choices, choices_file;
   int64_t samples = 1;
   bool echo = false, has_prompt = false;
 };
@@ -60,6 +61,25 @@ void show(const std::string& text) {
   std::fflush(stdout);
 }
 
+// What may be written: "yes|no|maybe", or the lines of a file. Null = anything.
+std::shared_ptr<const ChoiceTree> choice_tree(const GenerateFlags& flags, const OpenModel& open) {
+  if (flags.choices.empty() && flags.choices_file.empty()) return nullptr;
+  if (!flags.choices.empty() && !flags.choices_file.empty()) fail_usage("give one of --choices and --choices-file");
+  if (flags.sampling.ignore_end) fail_usage("--ignore-end: a text of --choices ends when it is one of them");
+  if (!open.tokenizer) fail_usage("--choices needs a tokenizer, and {} has none", open.path);
+  bool file = !flags.choices_file.empty();
+  const char* name = file ? "--choices-file" : "--choices";
+  std::istringstream list(file ? read_text(flags.choices_file) : flags.choices);
+  std::vector<std::vector<int32_t>> choices;
+  for (std::string choice; std::getline(list, choice, file ? '\n' : '|');) {
+    check_utf8(choice, name);
+    choices.push_back(open.tokenizer->encode(choice));
+    if (choice.empty() || open.tokenizer->decode(choices.back()) != choice)
+      fail_usage("{}: \"{}\" cannot be written in the tokens of {}", name, choice, open.path);
+  }
+  return std::make_shared<ChoiceTree>(choices, std::vector<int32_t>{open.tokenizer->end_of_document()});
+}
+
 // Takes a drawn token into the sample and returns what can be shown of it.
 std::string take(Sample& sample, int32_t token, const OpenModel& open, bool ignore_end) {
   if (open.tokenizer && token == open.tokenizer->end_of_document() && !ignore_end) {
@@ -77,6 +97,18 @@ std::string take(Sample& sample, int32_t token, const OpenModel& open, bool igno
   return piece;
 }
 
+// The same for the tokens of a pass; those after the sample's end are left.
+std::string take(Sample& sample, const std::vector<Writer::Drawn>& drawn, const OpenModel& open,
+                 const SamplingFlags& flags) {
+  std::string shown;
+  for (size_t i = 0; i < drawn.size() && !sample.done; ++i) {
+    shown += take(sample, drawn[i].token, open, flags.ignore_end);
+    if (!sample.done && i + 1 == drawn.size() && sample.text.complete()) sample.finish = "stop", sample.done = true;
+    sample.done = sample.done || static_cast<int64_t>(sample.written.size()) == flags.tokens;
+  }
+  return shown;
+}
+
 void print_json(const Sample& sample, size_t index, const OpenModel& open, int64_t prompt_tokens, double prompt_rate,
                 double rate) {
   nlohmann::ordered_json line;
@@ -87,16 +119,20 @@ void print_json(const Sample& sample, size_t index, const OpenModel& open, int64
   line["finish_reason"] = sample.finish;
   line["prompt_tokens_per_s"] = prompt_rate;
   line["tokens_per_s"] = rate;
+  if (sample.text.speculation.most > 0)
+    line["drafted"] = sample.text.speculation.drafted, line["accepted"] = sample.text.speculation.accepted;
   fmt::print("{}\n", line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
 void run_generate(const GenerateFlags& flags, const Common& common) {
   if (flags.samples < 1) fail_usage("--num-samples {}: it is 1 or more", flags.samples);
   flags.sampling.rules(0, 0);
+  Speculation drafts = speculation(flags.sampling.speculate);
   auto device = common.make();
   OpenModel open = open_model(*device, flags.model);
   if (!open.tokenizer && !flags.sampling.stop.empty())
     fail_usage("--stop needs a tokenizer, and {} has none", open.path);
+  std::shared_ptr<const ChoiceTree> choices = choice_tree(flags, open);
   std::string prompt;
   std::vector<int32_t> tokens = prompt_tokens(flags, open, prompt);
   Decoder decoder(*device, open.model.config, open.model.weights,
@@ -105,7 +141,8 @@ void run_generate(const GenerateFlags& flags, const Common& common) {
 
   std::vector<Sample> samples(flags.samples);
   for (int64_t s = 0; s < flags.samples; ++s) {
-    samples[s].text = {static_cast<int32_t>(s), tokens, flags.sampling.rules(common.seed, s)};
+    samples[s].text = {static_cast<int32_t>(s), tokens, flags.sampling.rules(common.seed, s), drafts, choices};
+    samples[s].done = flags.sampling.tokens == 0;
     if (open.tokenizer) samples[s].stream = std::make_unique<PieceStream>(*open.tokenizer, flags.sampling.stop);
   }
   auto start = Clock::now();
@@ -115,23 +152,23 @@ void run_generate(const GenerateFlags& flags, const Common& common) {
 
   bool live = flags.samples == 1 && !common.json;
   if (live && flags.echo) show(prompt);
-  int64_t drawn = 0;
   start = Clock::now();
-  for (int64_t step = 0; step < flags.sampling.tokens; ++step) {
+  for (;;) {
     std::vector<WrittenText*> texts;
     std::vector<Sample*> active;
     for (Sample& sample : samples)
       if (!sample.done) active.push_back(&sample), texts.push_back(&sample.text);
     if (active.empty()) break;
     auto next = writer.next(texts);
-    drawn += static_cast<int64_t>(next.size());
     for (size_t i = 0; i < active.size(); ++i) {
-      std::string piece = take(*active[i], next[i].token, open, flags.sampling.ignore_end);
+      std::string piece = take(*active[i], next[i], open, flags.sampling);
       active[i]->shown += piece;
       if (live && !piece.empty()) show(piece);
     }
   }
-  double rate = drawn / std::max(seconds_since(start), 1e-9);
+  int64_t written = 0;
+  for (const Sample& sample : samples) written += static_cast<int64_t>(sample.written.size());
+  double rate = written / std::max(seconds_since(start), 1e-9);
 
   for (size_t s = 0; s < samples.size(); ++s) {
     std::string rest = samples[s].stream ? samples[s].stream->finish() : "";
@@ -161,6 +198,12 @@ void add_generate(CLI::App& app, Common& common) {
   command->add_option("--ids", flags->ids, "the prompt as token ids: 1,2,3")->type_name("LIST")->group("Prompt");
   command->add_flag("--echo", flags->echo, "print the prompt before its continuation")->group("Prompt");
   add_sampling_flags(*command, flags->sampling);
+  command->add_option("--choices", flags->choices, "what may be written, with | between: \"yes|no|maybe\"")
+      ->type_name("LIST")
+      ->group("Writing");
+  command->add_option("--choices-file", flags->choices_file, "the same, one a line")
+      ->type_name("FILE")
+      ->group("Writing");
   command->add_option("--num-samples", flags->samples, "continuations, each with random numbers of its own")
       ->type_name("N")
       ->group("Writing");

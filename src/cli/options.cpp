@@ -85,11 +85,26 @@ void add_sampling_flags(CLI::App& command, SamplingFlags& flags) {
   add("--min-p", flags.min_p, "leave out tokens below this share of the likeliest one's probability; 0 = off", "P");
   add("--repetition-penalty", flags.repetition_penalty, "makes tokens of the window less likely; 1 = off", "X");
   add("--window", flags.window, "keys that a token sees; 0 = segment + memory of the model's training", "N");
+  add_speculate_flag(command, flags.speculate, group);
   command.add_option("--stop", flags.stop, "end before this text; may be repeated")
       ->type_name("TEXT")
       ->allow_extra_args(false)
       ->group(group);
   command.add_flag("--ignore-end", flags.ignore_end, "write on past the end of a document")->group(group);
+}
+
+void add_speculate_flag(CLI::App& command, int64_t& speculate, const char* group) {
+  command
+      .add_option("--speculate", speculate,
+                  "tokens that are foretold from repetitions and read at once, at most; the text is the same; 0 = off")
+      ->type_name("K")
+      ->group(group);
+}
+
+Speculation speculation(int64_t speculate) {
+  if (speculate < 0 || speculate > Speculation::limit)
+    fail_usage("--speculate {}: it is between 0 and {}", speculate, Speculation::limit);
+  return {.most = speculate};
 }
 
 SamplingParameters SamplingFlags::rules(uint64_t seed, uint64_t sample) const {

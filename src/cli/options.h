@@ -43,11 +43,14 @@ struct SamplingFlags {
   double temperature = 0.8, top_p = 0.95, min_p = 0, repetition_penalty = 1;
   int32_t top_k = 0;
   std::vector<std::string> stop;
-  int64_t tokens = 256, window = 0;
+  int64_t tokens = 256, window = 0, speculate = 0;
   bool ignore_end = false;
 
   SamplingParameters rules(uint64_t seed, uint64_t sample) const;  // checked
 };
 void add_sampling_flags(CLI::App& command, SamplingFlags& flags);
+/// --speculate, of a command that writes; checked by speculation().
+void add_speculate_flag(CLI::App& command, int64_t& speculate, const char* group);
+Speculation speculation(int64_t speculate);
 
 }  // namespace longhand::cli

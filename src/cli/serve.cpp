@@ -140,6 +140,7 @@ bool signalled(const sigset_t& signals, int milliseconds) {
 void run_serve(ServeFlags flags, const Common& common) {
   check(flags);
   serve::ServerOptions& options = flags.options;
+  speculation(options.engine.speculate);
   options.timeout = std::chrono::seconds(flags.timeout);
   options.connections.read = std::chrono::seconds(flags.read_timeout);
   options.request.choices = static_cast<int32_t>(options.engine.sequences);
@@ -202,6 +203,7 @@ void add_serve(CLI::App& app, Common& common) {
       ->allow_extra_args(false)
       ->group("Experiment");
   add("Experiment", "--experiment", options.experiment, "name that requests give as their model to take part", "NAME");
+  add_speculate_flag(*command, options.engine.speculate, "Model");
   add("Limits", "--batch", options.engine.sequences, "texts written side by side", "N");
   add("Limits", "--chunk", options.engine.chunk, "prompt tokens read between two steps of the batch", "N");
   add("Limits", "--max-tokens", options.request.tokens, "of a request's max_tokens", "N");

@@ -108,8 +108,8 @@ class AnswerWriter {
         if (row.question >= 0) texts.push_back(&row.text), active.push_back(&row);
       }
       if (active.empty()) return;
-      std::vector<Writer::Drawn> drawn = writer_.next(texts);
-      for (size_t i = 0; i < active.size(); ++i) take(*active[i], drawn[i].token, answers);
+      std::vector<std::vector<Writer::Drawn>> drawn = writer_.next(texts);
+      for (size_t i = 0; i < active.size(); ++i) take(*active[i], drawn[i], answers);
     }
   }
 
@@ -136,13 +136,18 @@ class AnswerWriter {
     decoder_.reset(row.text.sequence);
     row.text.tokens.assign(q.tokens.begin(), q.tokens.begin() + q.prompt);
     row.text.rules.temperature = 0;
+    row.text.speculation = {.most = options_.speculate};
     row.written.clear();
   }
 
-  void take(Row& row, int32_t token, std::vector<Answer>& answers) {
-    bool ended = chat_.ends(token);
-    if (!ended) row.written.push_back(token);
-    if (!ended && static_cast<int64_t>(row.written.size()) < most_of(questions_[row.question])) return;
+  void take(Row& row, const std::vector<Writer::Drawn>& drawn, std::vector<Answer>& answers) {
+    bool ended = false;
+    for (size_t i = 0; i < drawn.size() && !ended; ++i) {
+      bool end = chat_.ends(drawn[i].token);
+      if (!end) row.written.push_back(drawn[i].token);
+      ended = end || static_cast<int64_t>(row.written.size()) == most_of(questions_[row.question]);
+    }
+    if (!ended) return;
     answers[row.question].written = text_of(row.written);
     row.question = -1;
   }

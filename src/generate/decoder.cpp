@@ -42,7 +42,7 @@ struct Decoder::State {
   Tensor tokens, position, sequence;               // [N]
   Tensor stream, normed, branch, qkv, heads, up;   // [N, ...]
   Tensor chosen, chosen_normed, logits;            // rows whose logits are wanted
-  std::vector<int64_t> taken;                      // tokens of each sequence so far
+  std::vector<int64_t> taken, stored;              // tokens of each sequence: so far, and ever since its ring began
   std::vector<int32_t> token_list, sequence_list;  // the current call on the host
   std::vector<int64_t> position_list;
 };
@@ -59,7 +59,7 @@ Decoder::State::State(const ModelConfig& model, const DecoderShape& shape, Dtype
   rows_max = std::max(shape.chunk, shape.sequences);
   slots = (window + rows_max - 1 + 15) / 16 * 16;
   distances = config.clamp_len ? std::min(window, config.clamp_len + 1) : window;
-  taken.assign(sequences, 0);
+  taken.assign(sequences, 0), stored.assign(sequences, 0);
   lay_out();
 }
 
@@ -126,6 +126,7 @@ void Decoder::State::upload(std::span<const Input> inputs) {
       token_list.push_back(token);
       position_list.push_back(taken[input.sequence]++);
       sequence_list.push_back(input.sequence);
+      stored[input.sequence] = std::max(stored[input.sequence], taken[input.sequence]);
     }
   int64_t rows = static_cast<int64_t>(token_list.size());
   device->upload(tokens.rows(0, rows), token_list.data());
@@ -186,14 +187,19 @@ static int64_t wanted_rows(const Decoder::Input& input) {
   return input.none ? 0 : input.every ? static_cast<int64_t>(input.tokens.size()) : 1;
 }
 
-// Copies the stream's rows whose logits are wanted to the front of `chosen`.
+// Copies the stream's rows whose logits are wanted to the front of `chosen`, neighbours at once.
 int64_t Decoder::State::gather(std::span<const Input> inputs) {
-  int64_t row = 0, count = 0;
+  int64_t row = 0, count = 0, first = 0, run = 0;
+  auto copy_run = [&] {
+    if (run > 0) device->copy(chosen.rows(count, run), stream.rows(first, run));
+    count += run, run = 0;
+  };
   for (const Input& input : inputs) {
     int64_t size = static_cast<int64_t>(input.tokens.size()), wanted = wanted_rows(input);
-    if (wanted > 0) device->copy(chosen.rows(count, wanted), stream.rows(row + size - wanted, wanted));
-    row += size, count += wanted;
+    if (row + size - wanted != first + run) copy_run(), first = row + size - wanted;
+    row += size, run += wanted;
   }
+  copy_run();
   return count;
 }
 
@@ -243,12 +249,8 @@ Tensor Decoder::forward(std::span<const Input> inputs) {
   s.upload(inputs);
   s.rows_taken = rows;
   int64_t wanted = 0;
-  bool step = true;  // one token and one row of logits of each: the same operations for every step of so many texts
-  for (const Input& input : inputs) {
-    wanted += wanted_rows(input);
-    step = step && input.tokens.size() == 1 && !input.none;
-  }
-  if (step)
+  for (const Input& input : inputs) wanted += wanted_rows(input);
+  if (wanted == rows)  // the logits of every row: the same operations for every call of so many rows
     s.device->repeat(s.identity << 20 | static_cast<uint64_t>(rows), 0, [&] { s.run(inputs, rows); });
   else
     s.run(inputs, rows);
@@ -265,14 +267,23 @@ Tensor Decoder::hidden() {
 }
 
 int64_t Decoder::position(int32_t sequence) const { return state_->taken.at(sequence); }
-void Decoder::reset(int32_t sequence) { state_->taken.at(sequence) = 0; }
+void Decoder::reset(int32_t sequence) { resume(sequence, 0); }
 
 void Decoder::copy(int32_t to, int32_t from) {
   State& s = *state_;
   if (to == from) return;
   for (auto* rings : {&s.keys, &s.values})
     for (Tensor& ring : *rings) s.device->copy(ring.rows(to, 1), ring.rows(from, 1));
-  s.taken.at(to) = s.taken.at(from);
+  s.taken.at(to) = s.taken.at(from), s.stored.at(to) = s.stored.at(from);
+}
+
+void Decoder::take_back(int32_t sequence, int64_t position) {
+  State& s = *state_;
+  int64_t taken = s.taken.at(sequence), stored = s.stored.at(sequence);
+  if (position < 0 || position > taken || stored - position > s.rows_max)
+    fail("sequence {} goes back from {} tokens to {}: at most {} can be taken back", sequence, taken, position,
+         s.rows_max - (stored - taken));
+  s.taken.at(sequence) = position;
 }
 
 std::vector<Tensor> Decoder::rings(int32_t sequence) const {
@@ -284,7 +295,9 @@ std::vector<Tensor> Decoder::rings(int32_t sequence) const {
   return list;
 }
 
-void Decoder::resume(int32_t sequence, int64_t position) { state_->taken.at(sequence) = position; }
+void Decoder::resume(int32_t sequence, int64_t position) {
+  state_->taken.at(sequence) = state_->stored.at(sequence) = position;
+}
 
 const ModelConfig& Decoder::config() const { return state_->config; }
 int64_t Decoder::window() const { return state_->window; }

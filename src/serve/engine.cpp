@@ -64,8 +64,8 @@ struct Engine::State {
   void add_hidden(const std::vector<RunningJob*>& reading, const std::vector<int64_t>& shares);
   void finish_reading(RunningJob& job);
   void write_tokens();
-  std::vector<TokenNote> notes(const std::vector<Writer::Drawn>& drawn, const std::vector<RunningJob*>& owners);
-  void take(RunningJob& job, Text& text, TokenNote note);
+  TokenNote note(const Writer::Drawn& drawn, const Job& job);
+  bool take(RunningJob& job, Text& text, TokenNote note, int64_t after);
   void end(RunningJob& job, Text& text, Event event);
   void end_all(RunningJob& job, Finish finish);
   void tell_removed(QueuedJob& queued, Finish finish);
@@ -165,7 +165,7 @@ void Engine::State::start(QueuedJob queued) {
   running_job.job = std::move(queued.job), running_job.shared = std::move(queued.shared);
   const Job& job = running_job.job;
   for (int32_t c = 0; c < job.choices; ++c) {
-    WrittenText written{free.back(), job.prompt, job.rules};
+    WrittenText written{free.back(), job.prompt, job.rules, {.most = limits.speculate}, job.guide};
     written.rules.stream.step = static_cast<uint64_t>(c);
     decoder.reset(written.sequence);
     if (job.session) {
@@ -246,28 +246,30 @@ void Engine::State::write_tokens() {
     if (job.read)
       for (Text& text : job.texts) texts.push_back(&text.written), places.push_back(&text), owners.push_back(&job);
   if (texts.empty()) return;
-  std::vector<Writer::Drawn> drawn = writer.next(texts);
-  ++counts.steps, counts.drawn_tokens += drawn.size();
-  std::vector<TokenNote> all = notes(drawn, owners);
-  for (size_t i = 0; i < places.size(); ++i) take(*owners[i], *places[i], std::move(all[i]));
-}
-
-std::vector<TokenNote> Engine::State::notes(const std::vector<Writer::Drawn>& drawn,
-                                            const std::vector<RunningJob*>& owners) {
-  std::vector<TokenNote> all;
-  std::vector<float> logits(decoder.config().vocab_size);
-  for (size_t i = 0; i < drawn.size(); ++i) {
-    TokenNote note{drawn[i].token, drawn[i].logprob, {}};
-    if (owners[i]->job.top > 0) {
-      device.download(logits.data(), writer.logits().rows(static_cast<int64_t>(i), 1));
-      note.top = likeliest(logits, owners[i]->job.top);
-    }
-    all.push_back(std::move(note));
+  std::vector<std::vector<Writer::Drawn>> drawn = writer.next(texts);
+  ++counts.steps;
+  std::vector<std::vector<TokenNote>> all(drawn.size());  // before anything changes: the logits are those of all texts
+  for (size_t i = 0; i < drawn.size(); ++i)
+    for (const Writer::Drawn& one : drawn[i]) all[i].push_back(note(one, owners[i]->job));
+  for (size_t i = 0; i < places.size(); ++i) {
+    int64_t after = static_cast<int64_t>(all[i].size());
+    for (TokenNote& one : all[i])
+      if (++counts.drawn_tokens; take(*owners[i], *places[i], std::move(one), --after)) break;
   }
-  return all;
 }
 
-void Engine::State::take(RunningJob& job, Text& text, TokenNote note) {
+TokenNote Engine::State::note(const Writer::Drawn& drawn, const Job& job) {
+  TokenNote note{drawn.token, drawn.logprob, {}};
+  if (job.top > 0) {
+    std::vector<float> logits(decoder.config().vocab_size);
+    device.download(logits.data(), writer.logits().rows(drawn.row, 1));
+    note.top = likeliest(logits, job.top);
+  }
+  return note;
+}
+
+// A text's next token, with so many drawn ones `after` it; true when the text ends here.
+bool Engine::State::take(RunningJob& job, Text& text, TokenNote note, int64_t after) {
   Event event{.choice = text.choice};
   ++text.drawn;
   const std::vector<int32_t>& ends = job.job.ends;
@@ -276,19 +278,26 @@ void Engine::State::take(RunningJob& job, Text& text, TokenNote note) {
   } else {
     event.text = text.stream.push(note.token);
     event.token = std::move(note);
-    if (text.stream.stopped())
+    if (text.stream.stopped() || (after == 0 && text.written.complete()))
       event.finish = Finish::stop;
     else if (text.drawn >= job.job.tokens)
       event.finish = Finish::length;
   }
-  if (event.finish == Finish::none) return job.shared->post(std::move(event));
+  if (event.finish == Finish::none) {
+    job.shared->post(std::move(event));
+    return false;
+  }
   event.text += text.stream.finish();
+  writer.take_back(text.written, after);
   if (job.job.keep) event.session = std::make_shared<Session>(take_session(device, decoder, text.written, ""));
   end(job, text, std::move(event));
+  return true;
 }
 
 void Engine::State::end(RunningJob& job, Text& text, Event event) {
   count(event.finish);
+  counts.drafted_tokens += text.written.speculation.drafted,
+      counts.accepted_tokens += text.written.speculation.accepted;
   free.push_back(text.written.sequence);
   job.texts.remove_if([&](const Text& other) { return &other == &text; });
   job.shared->post(std::move(event));

@@ -33,8 +33,9 @@ struct Job {
   int32_t top = 0;            // likeliest tokens to note beside each drawn one
   bool embedding = false;     // nothing is written: the one event carries the mean of the prompt's final hidden states
   bool keep = false;          // the last event carries the session as it then stands; of one continuation
-  std::shared_ptr<const Session> session;  // which the prompt goes on from; null = from the beginning
-  std::string client;                      // jobs of one client are taken in order, clients in turn
+  std::shared_ptr<const ChoiceTree> guide;  // what may be written; null = anything
+  std::shared_ptr<const Session> session;   // which the prompt goes on from; null = from the beginning
+  std::string client;                       // jobs of one client are taken in order, clients in turn
   Clock::time_point deadline = Clock::time_point::max();
 };
 
@@ -76,11 +77,13 @@ struct EngineLimits {
   int64_t chunk = 64;       // prompt tokens read between two steps at most
   int64_t queue = 64;       // jobs that wait at most
   int64_t per_client = 16;  // jobs of one client that wait at most
+  int64_t speculate = 0;    // tokens of a draft at most (longhand/speculation.h)
 };
 
 /// Counts since the start, and the state of the moment.
 struct EngineNumbers {
   uint64_t prompt_tokens = 0, drawn_tokens = 0, steps = 0;
+  uint64_t drafted_tokens = 0, accepted_tokens = 0;
   uint64_t finished = 0, cancelled = 0, timed_out = 0, failed = 0;  // continuations
   int64_t waiting = 0, running = 0;                                 // jobs
   int64_t sequences = 0, sequences_used = 0;

@@ -109,6 +109,23 @@ std::vector<std::string> parse_stops(const Json& object) {
   return stops;
 }
 
+std::vector<std::string> parse_guided(const Json& object) {
+  constexpr size_t most = 1000;
+  const Json* value = field(object, "guided_choice");
+  if (!value) return {};
+  if (!value->is_array() || value->empty() || value->size() > most)
+    refuse("guided_choice", "guided_choice is no list of 1 to {} texts", most);
+  std::vector<std::string> choices;
+  for (const Json& choice : *value) {
+    if (!choice.is_string() || choice.get_ref<const std::string&>().empty())
+      refuse("guided_choice", "guided_choice holds something that is no text, or an empty one");
+    choices.push_back(choice.get<std::string>());
+  }
+  if (truth(object, "ignore_eos"))
+    refuse("ignore_eos", "ignore_eos: a text of guided_choice ends when it is one of them");
+  return choices;
+}
+
 Prompt parse_ids(const Json& list, const std::string& name) {
   Prompt prompt{{}, {}, true};
   for (const Json& id : list) {
@@ -227,9 +244,9 @@ void parse_amounts(TextRequest& request, const Json& json, const RequestLimits& 
 
 TextRequest parse_text_request(std::string_view body, bool chat, const RequestLimits& limits) {
   Json json = parse_object(body);
-  std::vector<std::string> known = {"temperature", "top_p",   "top_k",          "min_p",      "repetition_penalty",
-                                    "seed",        "n",       "max_tokens",     "stop",       "logprobs",
-                                    "stream",      "best_of", "stream_options", "ignore_eos", "session"};
+  std::vector<std::string> known = {
+      "temperature", "top_p",    "top_k",  "min_p",   "repetition_penalty", "seed",       "n",       "max_tokens",
+      "stop",        "logprobs", "stream", "best_of", "stream_options",     "ignore_eos", "session", "guided_choice"};
   if (chat)
     known.insert(known.end(), {"messages", "max_completion_tokens", "top_logprobs"});
   else
@@ -248,7 +265,7 @@ TextRequest parse_text_request(std::string_view body, bool chat, const RequestLi
   parse_amounts(request, json, limits);
   bool one_text = request.choices == 1 && (chat || request.prompts.size() == 1);
   if (!request.session.empty() && !one_text) refuse("session", "a session goes on with one text: one prompt, n 1");
-  request.stops = parse_stops(json);
+  request.stops = parse_stops(json), request.guided = parse_guided(json);
   request.logprobs = parse_logprobs(json, chat);
   request.ignore_end = truth(json, "ignore_eos");
   request.stream = truth(json, "stream");

@@ -1,5 +1,5 @@
 // What a client asks for, read from JSON and checked before anything is computed. Field names and meanings are those of
-// OpenAI's API; top_k, min_p, repetition_penalty and ignore_eos are additions that other servers share.
+// OpenAI's API; top_k, min_p, repetition_penalty, ignore_eos and guided_choice are additions that other servers share.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +35,8 @@ struct TextRequest {
   int64_t tokens = 0;        // new tokens of a choice at most
   int32_t choices = 1;       // n
   std::vector<std::string> stops;
-  int32_t logprobs = -1;  // -1 = none; otherwise how many likely tokens beside each drawn one
+  std::vector<std::string> guided;  // what the answer must be one of; empty = anything
+  int32_t logprobs = -1;            // -1 = none; otherwise how many likely tokens beside each drawn one
   bool echo = false, stream = false, include_usage = false, ignore_end = false;
 };
 

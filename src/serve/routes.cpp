@@ -109,6 +109,18 @@ std::vector<int32_t> Server::chat_tokens(const TextRequest& request, const Serve
   return within_context(std::move(tokens), "messages");
 }
 
+std::shared_ptr<const ChoiceTree> Server::guide_of(const TextRequest& request, const ServedModel& model) const {
+  if (request.guided.empty()) return nullptr;
+  std::vector<std::vector<int32_t>> choices;
+  for (const std::string& text : request.guided) {
+    if (model.tokenizer.decode(model.tokenizer.encode(text)) != text)
+      throw Refusal(400, fmt::format("\"{}\" cannot be written in the model's tokens", text), "guided_choice");
+    choices.push_back(request.chat ? model.form.answer(text) : model.tokenizer.encode(text));
+  }
+  return std::make_shared<ChoiceTree>(
+      choices, request.chat ? model.form.ends() : std::vector<int32_t>{model.tokenizer.end_of_document()});
+}
+
 std::shared_ptr<Server::Writing> Server::begin_writing(const Query& query, bool chat) {
   TextRequest parsed = parse_text_request(query.body, chat, options_.request);
   std::string name = parsed.model, variant_name;
@@ -139,13 +151,14 @@ std::shared_ptr<Server::Writing> Server::begin_writing(const Query& query, bool 
     prompts.push_back(tokens_of(prompt, model, "prompt", session != nullptr));
     if (request.echo) echoed.push_back(prompt.by_ids ? model.tokenizer.decode(prompt.ids) : prompt.text);
   }
+  std::shared_ptr<const ChoiceTree> guide = guide_of(request, model);
   uint64_t seed = request.seed.value_or(random_bits(32));
   int64_t prompt_tokens = 0;
   for (auto& tokens : prompts) {
     prompt_tokens += static_cast<int64_t>(tokens.size());
     Job job{.prompt = tokens, .rules = request.rules, .choices = request.choices, .tokens = request.tokens};
     job.rules.stream = {seed, 0, RandomUse::sampling, 0};
-    job.stops = request.stops;
+    job.stops = request.stops, job.guide = guide;
     if (chat)
       for (const std::string& stop : model.form.stops()) job.stops.push_back(stop);
     if (!request.ignore_end)

@@ -86,6 +86,7 @@ class Server {
   std::vector<int32_t> tokens_of(const Prompt& prompt, const ServedModel& model, const char* param,
                                  bool resumed = false) const;
   std::vector<int32_t> chat_tokens(const TextRequest& request, const ServedModel& model, bool resumed) const;
+  std::shared_ptr<const ChoiceTree> guide_of(const TextRequest& request, const ServedModel& model) const;
   std::vector<int32_t> within_context(std::vector<int32_t> tokens, const char* param) const;
   std::string client_of(const Query& query) const;
 

@@ -26,9 +26,12 @@ std::vector<int32_t> ChatForm::turn(const std::string& line) const {
   return tokens;
 }
 
+std::vector<int32_t> ChatForm::answer(const std::string& text) const {
+  return tokenizer_.encode(has_symbols() ? text : " " + text);
+}
+
 std::vector<int32_t> ChatForm::reply(const std::string& text) const {
-  std::vector<int32_t> tokens;
-  append(tokens, has_symbols() ? text : " " + text);
+  std::vector<int32_t> tokens = answer(text);
   if (end() >= 0) tokens.push_back(end());
   return tokens;
 }

@@ -19,6 +19,8 @@ class ChatForm {
   std::vector<int32_t> start(const std::string& system) const;
   /// The user's turn and the beginning of the answer.
   std::vector<int32_t> turn(const std::string& line) const;
+  /// The words of an answer, without what ends it.
+  std::vector<int32_t> answer(const std::string& text) const;
   /// An answer given earlier, as it stands between two turns.
   std::vector<int32_t> reply(const std::string& text) const;
 

@@ -25,7 +25,7 @@ std::vector<int32_t> write(Bench& bench, Decoder& decoder, WrittenText& text, in
   Writer writer(*bench.device, decoder);
   WrittenText* one = &text;
   std::vector<int32_t> tokens;
-  for (int i = 0; i < count; ++i) tokens.push_back(writer.next({&one, 1})[0].token);
+  for (int i = 0; i < count; ++i) tokens.push_back(writer.next({&one, 1})[0][0].token);
   return tokens;
 }
 

@@ -76,6 +76,32 @@ full=$("${long[@]}")
 stop=${full:40:5}
 check "a stop string ends the text before itself" test "$("${long[@]}" --stop "$stop"; echo .)" = "${full%%"$stop"*}"$'\n.'
 check "the reason is stop" grep -q '"finish_reason":"stop"' <("${long[@]}" --stop "$stop" --json)
+# Drafts: the same text in fewer passes.
+ids() { sed -E 's/.*"ids":(\[[^]]*\]).*"finish_reason":("[a-z]*").*/\1 \2/'; }
+repeated="The cat number one. The cat number two. The cat number one. The cat number"
+for rules in "--temperature 0" "--temperature 0.6 --repetition-penalty 1.2" "--temperature 0.5 --num-samples 3"; do
+  drafts=("${text[@]}" --prompt "$repeated" --tokens 60 --seed 2 --ignore-end --json $rules --stop "$stop")
+  check "drafts change no token: $rules" test "$("${drafts[@]}" --speculate 8 | ids)" = "$("${drafts[@]}" | ids)"
+done
+check "drafts are made" grep -qE '"drafted":[1-9]' <("${drafts[@]}" --speculate 8)
+talk=("$longhand" chat --model text.safetensors --threads 1 --tokens 20 --temperature 0 --json)
+printf 'The cat\nThe cat\nThe cat\n' | "${talk[@]}" --session plain >plain.txt
+printf 'The cat\nThe cat\nThe cat\n' | "${talk[@]}" --session drafted --speculate 8 >drafted.txt
+check "a conversation with drafts is the same, and so is its file" bash -c "cmp -s plain.txt drafted.txt && cmp -s plain drafted"
+refused "too long drafts are refused" 2 "--speculate 33" "${text[@]}" --prompt a --speculate 33
+
+# Choices: a text is one of them, whatever the model would have written.
+printf 'The cat\nThe cat number\n猫\n' >choices.txt
+for seed in 1 2 3 4 5 6; do
+  "${text[@]}" --prompt "The" --seed $seed --temperature 3 --top-p 1 --choices-file choices.txt --speculate $((seed % 2 * 8))
+done >chosen.txt
+check "a text of choices is one of them" test "$(grep -vxcFf choices.txt chosen.txt)" = 0
+check "and not always the same" test "$(sort -u chosen.txt | wc -l)" -gt 1
+check "its reason is stop" grep -q '"text":" yes","finish_reason":"stop"' <("${text[@]}" --prompt "The" --choices " yes" --json)
+refused "an empty choice is refused" 2 '"" cannot be written' "${text[@]}" --prompt a --choices "yes||no"
+refused "choices twice are refused" 2 "give one of" "${text[@]}" --prompt a --choices "yes" --choices-file choices.txt
+refused "choices without an end are refused" 2 "--ignore-end" "${text[@]}" --prompt a --choices "yes" --ignore-end
+refused "choices of a model without tokenizer are refused" 2 "needs a tokenizer" "${bare[@]}" --choices "yes"
 "$longhand" score --model text.safetensors --threads 1 --text "The cat, 猫" >scored.txt 2>summary.txt
 check "scored text has its pieces" test "$(sed -E 's/.*"text": "(.*)", "logprob".*/\1/' scored.txt | tail -1)" = "猫"
 check "the summary of text has bits a byte" grep -q 'bits a byte' summary.txt

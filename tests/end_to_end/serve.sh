@@ -84,6 +84,15 @@ check "a stop text ends a text as it does there" test \
 post /v1/completions '{"prompt":["Click ","The "],"max_tokens":5,"temperature":0,"logprobs":2}' >several.json
 check "several prompts, log-probabilities and usage" test "$(field \
   '(len(d["choices"]), len(d["choices"][1]["logprobs"]["tokens"]), d["usage"]["completion_tokens"], all(abs(max(t.values()) - l) < 1e-4 for c in d["choices"] for t, l in zip(c["logprobs"]["top_logprobs"], c["logprobs"]["token_logprobs"])))' <several.json)" = "(2, 5, 10, True)"
+choice='{"prompt":"Is it so?","max_tokens":9,"guided_choice":["yes","yes, it is","no"],"temperature":2,"n":4,"logprobs":1'
+post /v1/completions "$choice,\"seed\":5}" >chosen.json
+check "guided_choice: every text is one of the choices" test "$(field \
+  'all(c["text"] in ("yes", "yes, it is", "no") and c["finish_reason"] == "stop" for c in d["choices"])' <chosen.json)" = True
+check "streamed too, guided" test "$(post /v1/completions "$choice,\"seed\":5,\"stream\":true}" -N | joined)" = "$(field "$texts" <chosen.json)"
+check "what longhand generate --choices writes" test "$(field "$texts" <chosen.json)" \
+  = "$(generated --prompt "Is it so?" --choices "yes|yes, it is|no" --temperature 2 --top-p 1 --num-samples 4 --seed 5)"
+check "a chat of choices" test "$(post /v1/chat/completions \
+  '{"messages":[{"role":"user","content":"Is it so?"}],"guided_choice":["maybe"]}' | field 'd["choices"][0]["message"]["content"]')" = maybe
 ids=$(post /tokenize '{"text":"Click the button."}' | field 'json.dumps(d["tokens"])')
 check "tokens of /tokenize are a prompt too" test "$(post /v1/completions "{\"prompt\":$ids,\"max_tokens\":8,\"temperature\":0}" | field "$texts")" \
   = "$(generated --ids "$(tr -d '[]' <<<"$ids")" --tokens 8 --temperature 0)"
@@ -104,6 +113,8 @@ answered "a wrong method" 405 "does not take GET" curl -sS "$url/v1/completions"
 answered "no JSON by its type" 415 "Content-Type" curl -sS -d '{"prompt":"a"}' "$url/v1/completions"
 answered "a body that is too long" 413 "20000 bytes" post /v1/completions "{\"prompt\":\"$(printf 'a%.0s' $(seq 30000))\"}"
 answered "a prompt that is too long" 413 "2000 at most" post /v1/completions "{\"prompt\":\"$(printf ' z%.0s' $(seq 6000))\"}"
+answered "an empty choice" 400 "an empty one" post /v1/completions '{"prompt":"a","guided_choice":["yes",""]}'
+answered "choices without an end" 400 "ignore_eos" post /v1/completions '{"prompt":"a","guided_choice":["yes"],"ignore_eos":true}'
 answered "a token outside the vocabulary" 400 "vocabulary" post /v1/completions '{"prompt":[99999999]}'
 
 # A client that hangs up: its text ends long before its last token, however fast the machine is.
@@ -182,6 +193,16 @@ stop
 start --sessions kept --window 20
 answered "a session of another window" 409 "--window" say "Hello"
 stop
+
+# Drafts: the same answers.
+start --speculate 8 --batch 4 --max-tokens 1000000
+drafted='{"prompt":"Click OK. Click Cancel. Click OK. Click ","max_tokens":60,"seed":7,"n":3,"ignore_eos":true,"temperature":0.4,"repetition_penalty":1.05}'
+want=$(generated --prompt "Click OK. Click Cancel. Click OK. Click " --tokens 60 --seed 7 --num-samples 3 --ignore-end --temperature 0.4 --top-p 1 --repetition-penalty 1.05)
+check "drafts change no answer" test "$(post /v1/completions "$drafted" | field "$texts")" = "$want"
+check "nor a streamed one" test "$(post /v1/completions "${drafted%\}},\"stream\":true}" -N | joined)" = "$want"
+check "drafts are counted" bash -c "curl -sS '$url/metrics' | grep -qE '^longhand_drafted_tokens_total.* [1-9]'"
+stop
+refused "too long drafts are refused" 2 "--speculate 99" "$longhand" serve --model "$model" --speculate 99
 
 # An experiment: two variants of one model, one of which draws greedily.
 start --variant calm,model=tiny,temperature=0 --variant bold,model=tiny,share=3,temperature=1.5

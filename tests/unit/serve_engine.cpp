@@ -78,7 +78,7 @@ std::vector<Result> alone(Bench& bench, const Job& job) {
     text.rules.stream.step = static_cast<uint64_t>(c);
     WrittenText* one = &text;
     Result result{{}, {}, Finish::length};
-    for (int64_t i = 0; i < job.tokens; ++i) result.tokens.push_back(writer.next({&one, 1})[0].token);
+    for (int64_t i = 0; i < job.tokens; ++i) result.tokens.push_back(writer.next({&one, 1})[0][0].token);
     results.push_back(result);
   }
   return results;
@@ -102,6 +102,76 @@ TEST_CASE("a text is the same alone, in any company, and by the writer itself") 
   }
   EngineNumbers numbers = engine.numbers();
   CHECK(numbers.steps < numbers.drawn_tokens);  // they were written side by side
+}
+
+TEST_CASE("drafts change nothing but the number of steps; a kept session is the same") {
+  Bench bench;
+  auto run = [&](int64_t speculate, EngineNumbers& numbers) {
+    Engine engine = bench.engine({.sequences = 4, .chunk = 32, .speculate = speculate});
+    std::vector<std::unique_ptr<Ticket>> tickets;
+    std::vector<Job> jobs;
+    for (uint64_t seed = 0; seed < 5; ++seed) {
+      Job repeated = job(seed, 1, 15);
+      for (int i = 0; i < 30; ++i) repeated.prompt.push_back(2 + i % 4);
+      repeated.rules.temperature = seed % 2 ? 0.0f : 0.5f, repeated.rules.top_k = 3;
+      repeated.rules.repetition_penalty = seed == 3 ? 1.2f : 1.0f;
+      if (seed == 1) repeated.stops = {"w3", "w30"};
+      repeated.top = 2, repeated.keep = true;
+      tickets.push_back(engine.submit(repeated));
+    }
+    std::vector<std::tuple<std::vector<TokenNote>, std::string, Finish, Session>> results;
+    for (auto& ticket : tickets) {
+      std::vector<TokenNote> notes;
+      std::string text;
+      for (;;) {
+        auto event = ticket->wait(60s);
+        REQUIRE(event);
+        text += event->text;
+        if (event->token) notes.push_back(*event->token);
+        if (event->finish == Finish::none) continue;
+        REQUIRE(event->session);
+        results.emplace_back(notes, text, event->finish, *event->session);
+        break;
+      }
+    }
+    numbers = engine.numbers();
+    return results;
+  };
+  EngineNumbers plain, drafted;
+  auto expected = run(0, plain), got = run(8, drafted);
+  for (size_t i = 0; i < expected.size(); ++i) {
+    auto& [notes, text, finish, session] = expected[i];
+    auto& [other_notes, other_text, other_finish, other_session] = got[i];
+    REQUIRE(notes.size() == other_notes.size());
+    for (size_t n = 0; n < notes.size(); ++n) {
+      CHECK(notes[n].token == other_notes[n].token);
+      CHECK(notes[n].logprob == other_notes[n].logprob);
+      CHECK(notes[n].top == other_notes[n].top);
+    }
+    CHECK(text == other_text);
+    CHECK(finish == other_finish);
+    CHECK(session.tokens == other_session.tokens);
+    CHECK(session.position == other_session.position);
+    CHECK(session.rings == other_session.rings);
+  }
+  CHECK(plain.drafted_tokens == 0);
+  CHECK(drafted.drafted_tokens > 0);
+}
+
+TEST_CASE("a guided job ends with one of its choices, whatever its neighbours") {
+  Bench bench;
+  Engine engine = bench.engine({.sequences = 4, .chunk = 32, .speculate = 4});
+  const int32_t end = 1;
+  Job guided = job(2, 3, 12);
+  std::vector<std::vector<int32_t>> choices = {{7, 8}, {7, 8, 9}, {12}};
+  guided.guide = std::make_shared<ChoiceTree>(choices, std::span(&end, 1));
+  guided.ends = {end};
+  auto ticket = engine.submit(guided), other = engine.submit(job(5));
+  for (const Result& result : all(*ticket, 3)) {
+    CHECK(std::count(choices.begin(), choices.end(), result.tokens) == 1);
+    CHECK(result.finish == Finish::stop);
+  }
+  CHECK(all(*other, 1)[0].tokens == alone(bench, job(5))[0].tokens);
 }
 
 TEST_CASE("many threads submit, read, give up; the engine comes to rest with all slots free") {

@@ -45,6 +45,14 @@ TEST_CASE("a completion request is read with OpenAI's names and defaults") {
   CHECK(full.include_usage);
 }
 
+TEST_CASE("choices are a list of texts") {
+  TextRequest request = parse_text_request(R"({"prompt": "a", "guided_choice": ["yes", "no"]})", false, {});
+  CHECK(request.guided == std::vector<std::string>{"yes", "no"});
+  for (const char* wrong : {R"("yes")", "[]", "[1]", R"(["a", ""])", R"([["a"]])"})
+    CHECK(refused(fmt::format(R"({{"prompt": "a", "guided_choice": {}}})", wrong)).param == "guided_choice");
+  CHECK(refused(R"({"prompt": "a", "guided_choice": ["a"], "ignore_eos": true})").param == "ignore_eos");
+}
+
 TEST_CASE("a chat's messages are joined by role and end with the user's") {
   TextRequest chat = parse_text_request(
       R"({"messages": [{"role": "developer", "content": "s"}, {"role": "user", "content": "a"},
