@@ -65,6 +65,11 @@ answer tiny translate 200 --model "$model"
 tune guide translate 200 --config "$runs/guide.yaml"
 tune guide-1e-3 translate 200 --config "$runs/guide.yaml" --lr 1e-3
 
+model=weights/small.safetensors
+answer small translate 200 --model "$model"
+tune small-guide translate 200 --config "$runs/guide.yaml"
+model=weights/tiny.safetensors
+
 short=(--max-seq-length 256 --batch-size 16 --epochs 1)
 tune full translate 200 "${short[@]}" --lr 1e-3
 tune lora-8 translate 200 "${short[@]}" --lr 5e-3 --lora 8 --lora-sites q,k,v,output,up,down
@@ -112,6 +117,18 @@ scores() { sed -n '/^task /,$p' "$runs/$1/scores.txt"; }
   echo "After, with 1e-3:"
   echo
   block "$(cat "$runs/guide-1e-3/scores.txt")"
+  echo
+  echo "The same configuration with \`weights/small.safetensors\`:"
+  echo
+  block "$(compare small-guide)"
+  echo
+  echo "Before:"
+  echo
+  block "$(scores small)"
+  echo
+  echo "After, with 2e-5:"
+  echo
+  block "$(cat "$runs/small-guide/scores.txt")"
   echo
   echo "## What to train: the same pairs, rows of 256 tokens, one epoch"
   echo
