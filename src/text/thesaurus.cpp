@@ -29,10 +29,10 @@ std::string_view trimmed(std::string_view text) {
   return text.substr(first, text.find_last_not_of(" \t") + 1 - first);
 }
 
-/// "word|2": an entry's head; the number of its meanings, or -1.
+/// "word|2": an entry's head; the number of its meanings, or -1. The word may be empty: the German thesaurus has such an entry.
 int64_t meanings(std::string_view line) {
   size_t bar = line.rfind('|');
-  if (bar == std::string_view::npos || bar == 0) return -1;
+  if (bar == std::string_view::npos) return -1;
   std::string_view digits = line.substr(bar + 1);
   bool number = !digits.empty() && digits.size() < 5 &&
                 std::all_of(digits.begin(), digits.end(), [](unsigned char c) { return std::isdigit(c); });
@@ -118,7 +118,7 @@ void Thesaurus::add_plain(const std::string& path, std::string_view text) {
 void Thesaurus::put(std::string_view word, std::string_view synonym) {
   synonym = trimmed(synonym);
   std::string key = folded(word);
-  if (synonym.empty() || folded(synonym) == key) return;
+  if (key.empty() || synonym.empty() || folded(synonym) == key) return;
   std::vector<std::string>& list = entries_[key];
   if (std::find(list.begin(), list.end(), synonym) == list.end()) list.emplace_back(synonym);
 }

@@ -60,6 +60,7 @@ TEST_CASE("a thesaurus is read as mythes writes it and as a plain list; antonyms
   CHECK(*mythes.find("Quick") == std::vector<std::string>{"fast", "rapid", "prompt"});
   CHECK(*mythes.find("house") == std::vector<std::string>{"home"});
   CHECK(mythes.find("slow") == nullptr);
+  CHECK(thesaurus("UTF-8\n|1\n-|year\nhouse|1\n-|home\n").size() == 1);  // an entry of no word is left out
   Thesaurus plain = thesaurus("# words\nschön: hübsch, wunderschön\r\n");
   CHECK(*plain.find("SCHÖN") == std::vector<std::string>{"hübsch", "wunderschön"});
 }
