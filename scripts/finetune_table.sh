@@ -73,6 +73,7 @@ model=weights/tiny.safetensors
 short=(--max-seq-length 256 --batch-size 16 --epochs 1)
 tune full translate 200 "${short[@]}" --lr 1e-3
 tune lora-8 translate 200 "${short[@]}" --lr 5e-3 --lora 8 --lora-sites q,k,v,output,up,down
+tune adapters translate 200 "${short[@]}" --lr 5e-3 --adapters 64
 tune bias translate 200 "${short[@]}" --lr 1e-2 --train-only '*bias'
 tune embedding translate 200 "${short[@]}" --lr 3e-3 --train-only 'embedding.*'
 
@@ -132,7 +133,7 @@ scores() { sed -n '/^task /,$p' "$runs/$1/scores.txt"; }
   echo
   echo "## What to train: the same pairs, rows of 256 tokens, one epoch"
   echo
-  block "$(compare full lora-8 bias embedding)"
+  block "$(compare full lora-8 adapters bias embedding)"
   echo
   echo "## Numbers in words, 0 to 9999, twelve languages"
   echo

@@ -18,6 +18,12 @@ enum class NormPlacement : uint8_t { pre, post };
 enum class LoraSite : uint8_t { q, k, v, position, output, up, down };
 inline constexpr std::array<const char*, 7> lora_site_names = {"q", "k", "v", "position", "output", "up", "down"};
 
+/// The parts of a layer that a bottleneck adapter may follow (Houlsby et al. 2019). It acts on the part's output y,
+/// which is W_o O or the feed-forward output, before that output's dropout and before it joins the residual stream:
+///   y + W_up act(W_down y + b_down) + b_up
+enum class AdapterSite : uint8_t { attention, feedforward };
+inline constexpr std::array<const char*, 2> adapter_site_names = {"attention", "feedforward"};
+
 struct ModelConfig {
   int64_t vocab_size = 0, d_model = 0, n_layer = 0, n_head = 0, d_head = 0, d_ff = 0;
   int64_t mem_len = 0;
@@ -44,12 +50,23 @@ struct ModelConfig {
   std::string lora_sites;
   bool lora_on(LoraSite site) const;
 
+  // Adapters behind parts of every layer: the width of their bottleneck, 0 = none; the parts (see AdapterSite), "" =
+  // both. Written only where there are any.
+  int64_t adapter_width = 0;
+  std::string adapter_sites;
+  bool adapter_on(AdapterSite site) const;
+
+  /// Whether low-rank updates or adapters stand beside the weights: training is then theirs.
+  bool extended() const { return lora_rank > 0 || adapter_width > 0; }
+  ModelConfig without_lora() const;
+  ModelConfig plain() const;  // without updates and adapters: what an adapter file and its model have in common
+
   /// The words [first, end) of tail i.
   std::pair<int64_t, int64_t> tail(size_t i) const {
     return {cutoffs[i], i + 1 < cutoffs.size() ? cutoffs[i + 1] : vocab_size};
   }
 
-  int64_t parameters() const;         // all trainable entries
+  int64_t parameters() const;         // all entries but those of updates and adapters
   int64_t matrix_parameters() const;  // entries of matrices, the tied output layer once: the 6N of the FLOP count
   void check() const;                 // fails with the first impossible setting
   std::string json() const;

@@ -32,7 +32,9 @@ struct LoadedModel {
 };
 
 /// Fails with the file's name when it is no weight file (a token file, say). type: fp32 | bf16.
-/// Adapter files are merged into the weights, one after the other; fails when one was made for another model.
+/// The low-rank updates of adapter files are merged into the weights, one file after the other; bottleneck adapters,
+/// which at most one of them may bring, join the model (config.adapter_width). Fails when a file was made for another
+/// model.
 LoadedModel load_model(Device& device, const std::string& path, Dtype type,
                        const std::vector<std::string>& adapters = {});
 

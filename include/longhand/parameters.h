@@ -56,6 +56,11 @@ struct NormTensors {
 struct LoraTensors {
   Tensor a, b;  // [r, in], [out, r]
 };
+/// y + W_up act(W_down y + b_down) + b_up, b wide.
+struct AdapterTensors {
+  Matrix down, up;            // [b, D], [D, b]
+  Tensor down_bias, up_bias;  // [b], [D]
+};
 struct LayerTensors {
   NormTensors attention_norm;
   Matrix qkv;                              // [3 H dh, D]
@@ -64,10 +69,13 @@ struct LayerTensors {
   Tensor content_bias, position_bias;      // [H, dh], u and v
   Tensor segment_bias, segment_embedding;  // [H, dh], [2, H, dh]; with `segments`
   NormTensors feedforward_norm;
-  Matrix up, down;                                       // [F, D], [D, F]
-  Tensor up_bias, down_bias;                             // [F], [D]
-  std::array<LoraTensors, lora_site_names.size()> lora;  // by LoraSite; empty where the configuration has none
+  Matrix up, down;            // [F, D], [D, F]
+  Tensor up_bias, down_bias;  // [F], [D]
+  // By site; empty where the configuration has none.
+  std::array<LoraTensors, lora_site_names.size()> lora;
+  std::array<AdapterTensors, adapter_site_names.size()> adapters;
   const LoraTensors& low_rank(LoraSite site) const { return lora[static_cast<size_t>(site)]; }
+  const AdapterTensors& adapter(AdapterSite site) const { return adapters[static_cast<size_t>(site)]; }
 };
 
 /// One tail of an adaptive softmax: n words of width d.
@@ -116,18 +124,21 @@ class ParameterSet {
 
 /// Whether a name is that of a low-rank update: "layers.0.attention.q.lora_a".
 bool is_lora(std::string_view name);
+/// Or of an adapter: "layers.0.attention.adapter.up.weight".
+bool is_adapter(std::string_view name);
 
 /// Stores a parameter's values as the set holds it: converted to nearest, or quantised.
 void store_parameter(Device& device, const ParameterSet& set, size_t index, const std::vector<float>& values);
 
-/// N(0, 0.02) for matrices, u and v; gains N(1, 0.02); biases 0; A uniform in +-sqrt(1 / in), B 0; drawn per parameter
-/// from (seed, index).
+/// N(0, 0.02) for matrices, u and v; gains N(1, 0.02); biases 0; A uniform in +-sqrt(1 / in), B 0; W_up of adapters 0;
+/// drawn per parameter from (seed, index).
 void initialize(Device& device, const ParameterSet& weights, uint64_t seed);
 
 /// Fills `weights` from a file, converting floats; integers are taken as they stand, into a set that holds them in the
 /// same format. `prefix` picks e.g. "master." tensors of a checkpoint. Every parameter must be there with its shape; a
-/// tensor of the file that the model does not have is an error unless `others` allows it. Low-rank updates that the
-/// file does not have stay as they are. With `or_plain` a tensor that is not there with the prefix is taken without it.
+/// tensor of the file that the model does not have is an error unless `others` allows it. Low-rank updates and
+/// adapters that the file does not have stay as they are. With `or_plain` a tensor that is not there with the prefix is
+/// taken without it.
 void load_parameters(Device& device, const ParameterSet& weights, const SafetensorsFile& file,
                      const std::string& prefix = "", bool or_plain = false);
 

@@ -65,7 +65,7 @@ struct TrainOptions {
   Schedule make_schedule() const;
   bool has_master() const { return type == Dtype::bf16 && master == Dtype::fp32; }
   int64_t micro_batches() const { return lanes / micro_batch; }
-  /// Whether a parameter is trained: it matches a pattern of train_only (empty: any; with low-rank updates or
+  /// Whether a parameter is trained: it matches a pattern of train_only (empty: any; with low-rank updates, adapters or
   /// `unfreeze` these decide, and train_only adds to them), and none of freeze. In a pattern * stands for any
   /// characters.
   bool trains(std::string_view name) const { return stage(name) >= 0; }
@@ -159,8 +159,8 @@ class Trainer {
 
   /// Writes the whole state; the file is a usable weights file as well. See weights/README.md.
   void save_checkpoint(const std::string& path, std::string_view tokenizer_model);
-  /// Weights alone, with configuration and tokenizer. With low-rank updates: those, and what else was trained, as an
-  /// adapter file (weights/README.md).
+  /// Weights alone, with configuration and tokenizer. With low-rank updates or adapters: those, and what else was
+  /// trained, as an adapter file (weights/README.md).
   void save_weights(const std::string& path, std::string_view tokenizer_model);
   /// Takes the state of a checkpoint; fails when its configuration, flags or data are others. Returns what the user
   /// should know, or "".

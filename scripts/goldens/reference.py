@@ -24,13 +24,19 @@ CASES = {  # name: the configuration beyond SHAPE, and what the data carry
     "segments": (dict(norm="post", segments=True, scale_embedding=False, norm_eps=1e-12, output_bias=True),
                  dict(segment_ids=True)),
     "documents": (dict(norm="pre"), dict(documents=True)),
+    "lora": (dict(norm="pre", lora_rank=2, lora_alpha=3.0, lora_sites="q,k,v,position,output,up,down"), {}),
+    "adapters": (dict(norm="pre", adapter_width=4), {}),
+    "lora_adapters_post": (
+        dict(norm="post", activation="relu", clamp_len=6, lora_rank=3, lora_alpha=6.0, lora_sites="k,position,up",
+             adapter_width=3, adapter_sites="feedforward"), {}),
 }
 
 
 class Reference:
     def __init__(self, config, seed):
         self.c = dict(dict(clamp_len=0, topk=0, same_length=False, scale_embedding=True, segments=False,
-                           final_norm=config["norm"] == "pre", output_bias=False, activation="gelu", norm_eps=1e-5),
+                           final_norm=config["norm"] == "pre", output_bias=False, activation="gelu", norm_eps=1e-5,
+                           lora_rank=0, adapter_width=0, adapter_sites=""),
                       **config)
         generator = torch.Generator().manual_seed(seed)
         width, heads, inner = config["d_model"], config["n_head"] * config["d_head"], config["d_ff"]
@@ -61,6 +67,18 @@ class Reference:
             add(at + "feedforward.up.bias", inner)
             add(at + "feedforward.down.weight", width, inner)
             add(at + "feedforward.down.bias", width)
+            if self.c["lora_rank"]:
+                for site in config["lora_sites"].split(","):
+                    name = at + ("feedforward." if site in ("up", "down") else "attention.") + site + ".lora_"
+                    add(name + "a", config["lora_rank"], dict(output=heads, down=inner).get(site, width))
+                    add(name + "b", dict(output=width, down=width, up=inner).get(site, heads), config["lora_rank"])
+            if self.c["adapter_width"]:
+                for part in (self.c["adapter_sites"] or "attention,feedforward").split(","):
+                    name = at + part + ".adapter."
+                    add(name + "down.weight", config["adapter_width"], width)
+                    add(name + "down.bias", config["adapter_width"])
+                    add(name + "up.weight", width, config["adapter_width"])
+                    add(name + "up.bias", width)
         if self.c["final_norm"]:
             add_norm("norm")
         if self.c["output_bias"]:
@@ -70,22 +88,44 @@ class Reference:
     def ours(self, of):
         return {name: of(parameter) for name, parameter in self.w.items()}
 
+    @staticmethod
+    def is_matrix(name):
+        return name.endswith((".weight", ".lora_a", ".lora_b")) and "norm" not in name
+
     def matrices(self):
-        return [p for name, p in self.w.items() if name.endswith(".weight") and "norm" not in name]
+        return [p for name, p in self.w.items() if self.is_matrix(name)]
 
     def vectors(self):
-        return [p for name, p in self.w.items() if not (name.endswith(".weight") and "norm" not in name)]
+        return [p for name, p in self.w.items() if not self.is_matrix(name)]
 
     def norm(self, name, x):
         return torch.nn.functional.layer_norm(
             x, x.shape[-1:], self.w[name + ".weight"], self.w[name + ".bias"], self.c["norm_eps"])
+
+    def updated(self, name, x):
+        """(alpha / r) B A x beside the matrix of a name like layers.0.feedforward.up, 0 where it has no update."""
+        a, b = self.w.get(name + ".lora_a"), self.w.get(name + ".lora_b")
+        return 0 if a is None else x @ a.T @ b.T * (self.c["lora_alpha"] / self.c["lora_rank"])
+
+    def activation(self, x):
+        return {"gelu": torch.nn.functional.gelu, "relu": torch.relu}[self.c["activation"]](x)
+
+    def adapted(self, at, y):
+        """y + W_up act(W_down y + b_down) + b_up, where the part of a layer has an adapter."""
+        at, w = at + "adapter.", self.w
+        if at + "up.weight" not in w:
+            return y
+        z = y @ w[at + "down.weight"].T + w[at + "down.bias"]
+        return y + self.activation(z) @ w[at + "up.weight"].T + w[at + "up.bias"]
 
     def attention(self, at, context, queries, visible, segment_ids):
         """context [K, B, D]; the last `queries` rows ask; visible [T, K, B]; segment_ids [K, B] or None."""
         c, w = self.c, self.w
         keys, lanes, _ = context.shape
         memory, heads = keys - queries, (c["n_head"], c["d_head"])
-        q, k, v = (context @ w[at + "qkv.weight"].T).reshape(keys, lanes, 3, *heads).unbind(2)
+        q, k, v = (context @ w[at + "qkv.weight"].T).reshape(keys, lanes, 3, -1).unbind(2)
+        q, k, v = ((x + self.updated(at + name, context)).reshape(keys, lanes, *heads)
+                   for x, name in ((q, "q"), (k, "k"), (v, "v")))
         q = q[memory:]
         # E(d) and R[d] by distance; the query i stands at key i + M.
         d = torch.arange(queries)[:, None] + memory - torch.arange(keys)[None, :]
@@ -94,7 +134,9 @@ class Reference:
             table = table.clamp(max=c["clamp_len"])
         frequency = 10000 ** (-2 * torch.arange(c["d_model"] // 2, dtype=torch.float64) / c["d_model"])
         phase = table[:, None] * frequency
-        r = (torch.cat([phase.sin(), phase.cos()], 1) @ w[at + "position.weight"].T).reshape(keys, *heads)[d.clamp(min=0)]
+        encoding = torch.cat([phase.sin(), phase.cos()], 1)
+        r = (encoding @ w[at + "position.weight"].T + self.updated(at + "position", encoding)).reshape(keys, *heads)
+        r = r[d.clamp(min=0)]
         a = torch.einsum("ibhc,jbhc->ijbh", q + w[at + "content_bias"], k)
         a = a + torch.einsum("ibhc,ijhc->ijbh", q + w[at + "position_bias"], r)
         if c["segments"]:
@@ -109,13 +151,14 @@ class Reference:
                 gaps = (last - first)[first > -math.inf]
                 self.narrowest_gap = min([self.narrowest_gap] + gaps.tolist())
                 a = a.masked_fill(a.detach() < last[:, None], -math.inf)
-        out = torch.einsum("ijbh,jbhc->ibhc", a.softmax(1), v)
-        return out.flatten(2) @ w[at + "output.weight"].T
+        out = torch.einsum("ijbh,jbhc->ibhc", a.softmax(1), v).flatten(2)
+        return self.adapted(at, out @ w[at + "output.weight"].T + self.updated(at + "output", out))
 
     def feedforward(self, at, x):
-        act = {"gelu": torch.nn.functional.gelu, "relu": torch.relu}[self.c["activation"]]
         w = self.w
-        return act(x @ w[at + "up.weight"].T + w[at + "up.bias"]) @ w[at + "down.weight"].T + w[at + "down.bias"]
+        inner = self.activation(x @ w[at + "up.weight"].T + self.updated(at + "up", x) + w[at + "up.bias"])
+        out = inner @ w[at + "down.weight"].T + self.updated(at + "down", inner) + w[at + "down.bias"]
+        return self.adapted(at, out)
 
     def segment(self, data, step, memory):
         c, w = self.c, self.w

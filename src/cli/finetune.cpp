@@ -1,4 +1,4 @@
-// longhand finetune: from weights and instruction data to weights, or to low-rank updates beside them.
+// longhand finetune: from weights and instruction data to weights, or to low-rank updates and adapters beside them.
 #include <algorithm>
 #include <cctype>
 #include <filesystem>
@@ -106,7 +106,7 @@ struct Finetune {
   void show_after(const Common& common, const TrainOptions& options, const Tokenizer& tokenizer,
                   const std::vector<Question>& questions, const std::vector<Answer>& before) const {
     std::string directory = run_directory(training.run.output);
-    bool adapter = options.config.lora_rank > 0;
+    bool adapter = options.config.extended();
     if (adapter && training.run.init.empty()) return;
     std::vector<Answer> after =
         adapter ? answer(common, options.type, training.run.init, {directory + "/adapter.safetensors"}, tokenizer,

@@ -1,4 +1,4 @@
-// longhand merge: low-rank updates into the weights that they were made for.
+// longhand merge: low-rank updates into the weights that they were made for, adapters beside them, as one weights file.
 #include "src/cli/options.h"
 
 namespace longhand::cli {
@@ -30,7 +30,7 @@ void run_merge(const MergeFlags& flags, const Common& common) {
 }  // namespace
 
 void add_merge(CLI::App& app, Common& common) {
-  CLI::App* command = add_command(app, common, "merge", "add low-rank updates to the weights they belong to");
+  CLI::App* command = add_command(app, common, "merge", "add adapter files to the weights they belong to");
   auto flags = std::make_shared<MergeFlags>();
   command->add_option("--model,--init", flags->model, "weights")->type_name("FILE");
   command->add_option("--adapter", flags->adapters, "adapter file; may be repeated")

@@ -27,7 +27,7 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
   command.add_option("--model,--init", flags.path, "weights; without it those that come with the program")
       ->type_name("FILE")
       ->group("Model");
-  command.add_option("--adapter", flags.adapters, "low-rank updates to add to the weights; may be repeated")
+  command.add_option("--adapter", flags.adapters, "adapter file to add to the weights; may be repeated")
       ->type_name("FILE")
       ->allow_extra_args(false)
       ->group("Model");

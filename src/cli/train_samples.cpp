@@ -21,7 +21,7 @@ std::string sample_text(Device& device, const Trainer& trainer, std::string_view
   ModelConfig config = trainer.options().config;
   std::optional<ParameterSet> merged;
   if (config.lora_rank > 0) {
-    config.lora_rank = 0;
+    config = config.without_lora();
     merged.emplace("merged", config, trainer.weights().type());
     merged->commit(device);
     for (size_t i = 0; i < merged->list().size(); ++i)

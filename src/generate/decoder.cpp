@@ -20,6 +20,7 @@ struct Decoder::State {
   void upload(std::span<const Input> inputs);
   void join(LayerNormForward operation, const NormTensors& norm);
   void layer(int64_t index, int64_t rows);
+  void adapt(const AdapterTensors& w, const Tensor& y);
   void run(std::span<const Input> inputs, int64_t rows);
   void output(std::span<const Input> inputs);
   int64_t gather(std::span<const Input> inputs);
@@ -41,6 +42,7 @@ struct Decoder::State {
   Tensor encoding;                                 // [distances, D]
   Tensor tokens, position, sequence;               // [N]
   Tensor stream, normed, branch, qkv, heads, up;   // [N, ...]
+  Tensor narrow, adapted;                          // of an adapter, [N, b] and [N, D]
   Tensor chosen, chosen_normed, logits;            // rows whose logits are wanted
   std::vector<int64_t> taken, stored;              // tokens of each sequence: so far, and ever since its ring began
   std::vector<int32_t> token_list, sequence_list;  // the current call on the host
@@ -82,6 +84,10 @@ void Decoder::State::lay_out() {
   qkv = arena.take(type, {rows_max, 3 * head_width});
   heads = arena.take(type, {rows_max, head_width});
   up = arena.take(type, {rows_max, config.d_ff});
+  if (config.adapter_width > 0) {
+    narrow = arena.take(type, {rows_max, config.adapter_width});
+    adapted = arena.take(type, {rows_max, width});
+  }
   chosen = arena.take(type, {rows_max, width});
   chosen_normed = arena.take(type, {rows_max, width});
   logits = arena.take(Dtype::fp32, {rows_max, config.vocab_size});
@@ -139,6 +145,15 @@ void Decoder::State::join(LayerNormForward operation, const NormTensors& norm) {
   device->layernorm_forward(operation);
 }
 
+// y += W_up act(W_down y + b_down) + b_up, where the model has an adapter there.
+void Decoder::State::adapt(const AdapterTensors& w, const Tensor& y) {
+  if (w.down.empty()) return;
+  Tensor z = narrow.rows(0, y.size(0)), change = adapted.rows(0, y.size(0));
+  project(*device, {.out = z, .a = y, .bias = w.down_bias, .activation = config.activation}, w.down);
+  project(*device, {.out = change, .a = z, .bias = w.up_bias}, w.up);
+  device->add({.out = y, .a = y, .b = change});
+}
+
 // On entry `stream` is the layer's input and, pre-norm, `normed` its normalisation; on return they are the next
 // layer's. XLNet's segment term (q_i + w) . S[e] is left out: a text generated here is one segment, e = 0 for every
 // key, so the term is the same for all keys of a query; the softmax cancels it and no selection of keys depends on it.
@@ -168,12 +183,14 @@ void Decoder::State::layer(int64_t index, int64_t rows) {
                             .window = window,
                             .topk = config.topk});
   project(*device, {.out = b, .a = mixed}, w.output);
+  adapt(w.adapter(AdapterSite::attention), b);
 
   // Pre-norm: the sum x goes on, its normalisation n is read. Post-norm: n is read and goes on.
   const NormTensors& middle = pre() ? w.feedforward_norm : w.attention_norm;
   join({.out = n, .sum = x, .x = b, .residual = x}, middle);
   project(*device, {.out = wide, .a = n, .bias = w.up_bias, .activation = config.activation}, w.up);
   project(*device, {.out = b, .a = wide, .bias = w.down_bias}, w.down);
+  adapt(w.adapter(AdapterSite::feedforward), b);
   if (!pre())
     join({.out = x, .sum = n, .x = b, .residual = n}, w.feedforward_norm);
   else if (index + 1 < config.n_layer)

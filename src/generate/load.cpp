@@ -18,34 +18,53 @@ static std::string checksum_of(const SafetensorsFile& file) {
 }
 
 // The updates of a file into the weights.
-static void apply(Device& device, const SafetensorsFile& file, LoadedModel& model) {
+static void apply_lora(Device& device, const SafetensorsFile& file, LoadedModel& model) {
   ModelConfig config = read_config(file);
+  if (config.lora_rank == 0) return;
   ParameterSet updates("adapter", config, Dtype::fp32, is_lora);
   updates.commit(device);
   load_parameters(device, updates, file);
   merge_lora(device, config, model.weights, updates);
 }
 
-static void apply_adapter(Device& device, const std::string& path, const SafetensorsFile& base, LoadedModel& model) {
+// An adapter file that was made for the model of `base`. The bottleneck adapters that it may bring join the
+// configuration.
+static SafetensorsFile open_adapter(const std::string& path, const SafetensorsFile& base, ModelConfig& config,
+                                    std::string& bottleneck) {
   SafetensorsFile file(path);
   file.verify();
   auto kind = file.metadata().find("longhand.kind");
   if (kind == file.metadata().end() || kind->second != "adapter")
-    fail("{} is no adapter file: `longhand finetune --lora` makes one", path);
-  ModelConfig config = read_config(file);
-  config.lora_rank = 0, config.lora_alpha = ModelConfig().lora_alpha, config.lora_sites.clear();
-  if (config != model.config) fail("{} was made for a model of another configuration than {}", path, base.path());
+    fail("{} is no adapter file: `longhand finetune --lora` or `--adapters` makes one", path);
+  ModelConfig made_with = read_config(file);
+  if (made_with.plain() != config.plain())
+    fail("{} was made for a model of another configuration than {}", path, base.path());
   auto made_for = file.metadata().find("longhand.base");
   if (made_for != file.metadata().end() && made_for->second != base_checksum(base))
     fail("{} was made for other weights than those of {}", path, base.path());
-  for (size_t i = 0; i < model.weights.list().size(); ++i)
-    if (const std::string& name = model.weights.list()[i].name; file.has(name)) {
-      ParameterSet one("adapter", config, model.weights.type(), [&](const std::string& n) { return n == name; });
-      one.commit(device);
-      load_parameters(device, one, file);
-      device.copy(model.weights.tensors()[i], one.tensors()[i]);
-    }
-  apply(device, file, model);
+  if (made_with.lora_rank > 0 && base.metadata().contains("longhand.quantization"))
+    fail("{} is quantised: merge {} into the weights that it was made from (longhand merge), then quantise",
+         base.path(), path);
+  if (made_with.adapter_width == 0) return file;
+  if (!bottleneck.empty())
+    fail("{} and {} both hold bottleneck adapters, and a part of a layer has one: give one of them", bottleneck, path);
+  if (config.adapter_width > 0 && made_with.without_lora() != config)
+    fail("{} holds adapters of another form than those in {}: give it beside the weights without them", path,
+         base.path());
+  bottleneck = path, config = made_with.without_lora();
+  return file;
+}
+
+static void apply_adapter(Device& device, const SafetensorsFile& file, LoadedModel& model) {
+  for (size_t i = 0; i < model.weights.list().size(); ++i) {
+    const ParameterInfo& info = model.weights.list()[i];
+    if (!file.has(info.name)) continue;
+    if (Shape shape = file.tensor(info.name).shape(); shape != info.shape)
+      fail("{}: tensor {} is {}, the model's configuration needs {}", file.path(), info.name, shape.text(),
+           info.shape.text());
+    store_parameter(device, model.weights, i, read_floats(file, info.name));
+  }
+  apply_lora(device, file, model);
   model.checksum += "+" + checksum_of(file);
 }
 
@@ -53,18 +72,16 @@ LoadedModel load_model(Device& device, const std::string& path, Dtype type, cons
   SafetensorsFile file(path);
   if (!file.has("embedding.weight"))
     fail("{} holds no model: it has no tensor embedding.weight (longhand info {} shows what it is)", path, path);
-  ModelConfig config = read_config(file);
-  bool updated = config.lora_rank > 0;  // a checkpoint of low-rank training
-  config.lora_rank = 0, config.lora_alpha = ModelConfig().lora_alpha, config.lora_sites.clear();
-  if (!adapters.empty() && file.metadata().contains("longhand.quantization"))
-    fail("{} is quantised: merge {} into the weights that it was made from (longhand merge), then quantise", path,
-         adapters[0]);
+  ModelConfig config = read_config(file).without_lora();
+  std::vector<SafetensorsFile> files;
+  std::string bottleneck;  // the file that brings adapters
+  for (const std::string& adapter : adapters) files.push_back(open_adapter(adapter, file, config, bottleneck));
   LoadedModel model{config, ParameterSet("weights", config, read_formats(file, config, type)), {}, {}, {}};
   model.weights.commit(device);
   load_parameters(device, model.weights, file);
-  if (updated) apply(device, file, model);
+  apply_lora(device, file, model);  // of a checkpoint of low-rank training
   model.checksum = checksum_of(file);
-  for (const std::string& adapter : adapters) apply_adapter(device, adapter, file, model);
+  for (const SafetensorsFile& adapter : files) apply_adapter(device, adapter, model);
   model.tokenizer = bytes_of(file, "tokenizer.model"), model.words = bytes_of(file, "tokenizer.words");
   return model;
 }

@@ -21,13 +21,16 @@ bool Pass::State::attention_trains(int64_t layer) const {
                           g.position_bias, g.segment_bias, g.segment_embedding});
 }
 
+static bool any(const AdapterTensors& g) { return any({g.down, g.down_bias, g.up, g.up_bias}); }
+
 /// Nothing below it has a gradient; n_layer where no layer has one.
 int64_t Pass::State::lowest_trained_layer() const {
   if (gradients->embedding) return 0;
   auto trains = [&](const LayerTensors& g, int64_t layer) {
     const LoraTensors &up = g.low_rank(LoraSite::up), &down = g.low_rank(LoraSite::down);
-    return attention_trains(layer) || any({g.feedforward_norm.gain, g.feedforward_norm.bias, g.up, g.up_bias, g.down,
-                                           g.down_bias, up.a, up.b, down.a, down.b});
+    return attention_trains(layer) || any(g.adapters[0]) || any(g.adapters[1]) ||
+           any({g.feedforward_norm.gain, g.feedforward_norm.bias, g.up, g.up_bias, g.down, g.down_bias, up.a, up.b,
+                down.a, down.b});
   };
   int64_t layer = 0;
   while (layer < config.n_layer && !trains(gradients->layers[layer], layer)) ++layer;
@@ -44,8 +47,9 @@ void Pass::State::backward() {
     DeviceRange range(*device, fmt::format("layer {} backward", l));
     if (!pre()) join_backward(l, d_hidden.rows(0, segment));
     feedforward_backward(l);
+    Tensor d_y = adapter_backward(l, AdapterSite::attention, rates.residual > 0 ? branch.rows(0, segment) : d_stream);
     if (l == lowest && !gradients->embedding && !attention_trains(l)) return;
-    attention_backward(l);
+    attention_backward(l, d_y);
   }
   if (gradients->embedding)
     device->embedding_backward({.d_weight = gradients->embedding,
@@ -83,7 +87,8 @@ void Pass::State::feedforward_backward(int64_t layer) {
   LayerActivations& a = activations(layer);
   const LayerTensors &w = weights->layers[layer], &g = gradients->layers[layer];
   Tensor d_sum = stream.rows(0, segment);
-  Tensor d_f = rates.feedforward > 0 ? branch.rows(0, segment) : d_sum;
+  Tensor d_f =
+      adapter_backward(layer, AdapterSite::feedforward, rates.feedforward > 0 ? branch.rows(0, segment) : d_sum);
   Tensor d_u = d_up.rows(0, segment), d_x = d_middle.rows(0, segment);
 
   weight_gradient(g.down, matrix(d_f), matrix(a.activated.rows(0, segment)));
@@ -120,14 +125,13 @@ void Pass::State::feedforward_backward(int64_t layer) {
 }
 
 // y = W_o attention(c Wqkv^T, W_r E), c = LN(context) (pre-norm) or the context
-void Pass::State::attention_backward(int64_t layer) {
+void Pass::State::attention_backward(int64_t layer, const Tensor& d_y) {
   LayerActivations& a = activations(layer);
   const LayerTensors &w = weights->layers[layer], &g = gradients->layers[layer];
   int64_t heads = config.n_head * config.d_head, table = distances(keys());
   Shape per_head{segment, shape.lanes, config.n_head, config.d_head};
   Shape keys_per_head{keys(), shape.lanes, config.n_head, config.d_head};
   Tensor d_sum = stream.rows(0, segment);
-  Tensor d_y = rates.residual > 0 ? branch.rows(0, segment) : d_sum;
   Tensor attended = a.attended.rows(0, segment), d_o = d_attended.rows(0, segment);
 
   weight_gradient(g.output, matrix(d_y), matrix(attended));

@@ -30,6 +30,7 @@ void visit(Config& c, Visitor&& on) {
   on("activation", c.activation, activation_words), on("norm_eps", c.norm_eps);
   on("cutoffs", c.cutoffs), on("tail_widths", c.tail_widths);
   on("lora_rank", c.lora_rank), on("lora_alpha", c.lora_alpha), on("lora_sites", c.lora_sites);
+  on("adapter_width", c.adapter_width), on("adapter_sites", c.adapter_sites);
 }
 
 struct Reader {
@@ -123,6 +124,8 @@ std::string ModelConfig::json() const {
   visit(*this, Writer{json});
   if (lora_rank == 0)
     for (const char* key : {"lora_rank", "lora_alpha", "lora_sites"}) json.erase(key);
+  if (adapter_width == 0)
+    for (const char* key : {"adapter_width", "adapter_sites"}) json.erase(key);
   return json.dump();
 }
 
@@ -151,12 +154,31 @@ static void each_site(const std::string& list, Visitor&& on) {
   }
 }
 
-bool ModelConfig::lora_on(LoraSite site) const {
+static bool names_site(const std::string& list, std::string_view site) {
   bool found = false;
-  if (lora_rank > 0)
-    each_site(lora_sites,
-              [&](const std::string& name) { found = found || name == lora_site_names[static_cast<size_t>(site)]; });
+  each_site(list, [&](const std::string& name) { found = found || name == site; });
   return found;
+}
+
+bool ModelConfig::lora_on(LoraSite site) const {
+  return lora_rank > 0 && names_site(lora_sites, lora_site_names[static_cast<size_t>(site)]);
+}
+
+bool ModelConfig::adapter_on(AdapterSite site) const {
+  return adapter_width > 0 &&
+         (adapter_sites.empty() || names_site(adapter_sites, adapter_site_names[static_cast<size_t>(site)]));
+}
+
+ModelConfig ModelConfig::without_lora() const {
+  ModelConfig config = *this;
+  config.lora_rank = 0, config.lora_alpha = ModelConfig().lora_alpha, config.lora_sites.clear();
+  return config;
+}
+
+ModelConfig ModelConfig::plain() const {
+  ModelConfig config = without_lora();
+  config.adapter_width = 0, config.adapter_sites.clear();
+  return config;
 }
 
 static void check_lora(const ModelConfig& c) {
@@ -168,6 +190,14 @@ static void check_lora(const ModelConfig& c) {
   each_site(c.lora_sites, [](const std::string& name) {
     if (std::find(lora_site_names.begin(), lora_site_names.end(), name) == lora_site_names.end())
       fail_usage("\"{}\" has no low-rank update: a list of q, k, v, position, output, up and down was expected", name);
+  });
+}
+
+static void check_adapters(const ModelConfig& c) {
+  if (c.adapter_width == 0 || c.adapter_sites.empty()) return;
+  each_site(c.adapter_sites, [](const std::string& name) {
+    if (std::find(adapter_site_names.begin(), adapter_site_names.end(), name) == adapter_site_names.end())
+      fail_usage("\"{}\" has no adapter: attention, feedforward or both were expected", name);
   });
 }
 
@@ -186,7 +216,7 @@ void ModelConfig::check() const {
   if (n_layer > 65535) fail_usage("n_layer is {}: at most 65535 layers can be told apart", n_layer);
   if (same_length && mem_len == 0)
     fail_usage("same_length with mem_len 0 leaves no visible key: set mem_len to the number of keys that a query sees");
-  check_tails(*this), check_lora(*this);
+  check_tails(*this), check_lora(*this), check_adapters(*this);
   if (!(norm_eps > 0)) fail_usage("norm_eps is {}: it must be positive", norm_eps);
 }
 

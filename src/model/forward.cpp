@@ -142,9 +142,11 @@ void Pass::State::layer_forward(int64_t layer, bool again) {
                              .dropout = dropout(rates.attention, RandomUse::attention_dropout, layer)});
 
   // y = W_o O;  pre-norm: x = h + y, feed-forward of LN(x);  post-norm: x = LN(h + y), feed-forward of x
-  Tensor y = output.rows(0, segment), middle = a.middle.rows(0, segment), middle_sum = a.middle_sum.rows(0, segment);
+  Tensor y = part_output(layer, AdapterSite::attention), middle = a.middle.rows(0, segment),
+         middle_sum = a.middle_sum.rows(0, segment);
   project(*device, {.out = matrix(y), .a = matrix(attended)}, w.output);
   lora_forward(layer, LoraSite::output, matrix(y), matrix(attended));
+  y = adapter_forward(layer, AdapterSite::attention, y);
   const NormTensors& norm = pre() ? w.feedforward_norm : w.attention_norm;
   device->layernorm_forward({.out = middle,
                              .sum = middle_sum,
@@ -166,11 +168,13 @@ void Pass::State::layer_forward(int64_t layer, bool again) {
            .activation = config.activation,
            .dropout = dropout(rates.activation, RandomUse::activation_dropout, layer)},
           up_weight(layer));
-  if (again && pre()) return;  // what follows stands already in the next layer's context
-  Tensor f = output.rows(0, segment);
+  bool joined = again && pre();  // the layer's output stands already in the next one's context
+  if (joined && !config.adapter_on(AdapterSite::feedforward)) return;
+  Tensor f = part_output(layer, AdapterSite::feedforward);
   project(*device, {.out = matrix(f), .a = matrix(activated), .bias = w.down_bias}, w.down);
   lora_forward(layer, LoraSite::down, matrix(f), matrix(activated));
-  join_forward(layer, f, pre() ? middle_sum : middle);
+  f = adapter_forward(layer, AdapterSite::feedforward, f);
+  if (!joined) join_forward(layer, f, pre() ? middle_sum : middle);
 }
 
 Tensor Pass::State::lse(const LayerActivations& a) const { return front(a.lse, {shape.lanes, config.n_head, segment}); }

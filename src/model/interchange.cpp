@@ -239,6 +239,9 @@ ImportReport import_checkpoint(const std::string& source, const std::string& out
 std::string export_checkpoint(const std::string& source, const std::string& folder, const std::string& name) {
   SafetensorsFile file(source);
   ModelConfig config = read_config(file);
+  if (config.extended())
+    fail("{}: cannot be exported: it has low-rank updates or adapters beside its weights, which no other format knows",
+         source);
   const Format& format = choose_format(name, config, source);
   Values values;
   for (const ParameterInfo& info : parameter_list(config)) {

@@ -29,6 +29,25 @@ void visit_lora(const ModelConfig& c, Visitor&& on) {
     }
 }
 
+/// The same for the adapters.
+template <class Visitor>
+void visit_adapters(const ModelConfig& c, Visitor&& on) {
+  int64_t width = c.d_model, narrow = c.adapter_width;
+  for (int64_t l = 0; l < c.n_layer; ++l)
+    for (size_t site = 0; site < adapter_site_names.size(); ++site) {
+      if (!c.adapter_on(static_cast<AdapterSite>(site))) continue;
+      std::string name = fmt::format("layers.{}.{}.adapter.", l, adapter_site_names[site]);
+      auto place = [l, site](auto member) {
+        return [l, site, member](ParameterSet& s) -> decltype(auto) { return s.layers[l].adapters[site].*member; };
+      };
+      using A = AdapterTensors;
+      on(name + "down.weight", Shape{narrow, width}, true, place(&A::down));
+      on(name + "down.bias", Shape{narrow}, false, place(&A::down_bias));
+      on(name + "up.weight", Shape{width, narrow}, true, place(&A::up));
+      on(name + "up.bias", Shape{width}, false, place(&A::up_bias));
+    }
+}
+
 /// Calls on(name, shape, matrix, place) for every parameter in file order; `place` picks its tensor in a ParameterSet.
 template <class Visitor>
 void visit_parameters(const ModelConfig& c, Visitor&& on) {
@@ -65,7 +84,7 @@ void visit_parameters(const ModelConfig& c, Visitor&& on) {
     on("norm.bias", Shape{width}, false, [](Set& s) -> Tensor& { return s.final_norm.bias; });
   }
   if (c.output_bias) on("output.bias", Shape{c.vocab_size}, false, [](Set& s) -> Tensor& { return s.output_bias; });
-  visit_lora(c, on);
+  visit_lora(c, on), visit_adapters(c, on);
   if (c.cutoffs.empty()) return;
   int64_t tails = static_cast<int64_t>(c.cutoffs.size());
   on("output.cluster.weight", Shape{tails, width}, true, [](Set& s) -> Matrix& { return s.tail_weight; });
@@ -124,6 +143,7 @@ std::vector<ParameterInfo> parameter_list(const ModelConfig& config) {
 }
 
 bool is_lora(std::string_view name) { return name.ends_with(".lora_a") || name.ends_with(".lora_b"); }
+bool is_adapter(std::string_view name) { return name.find(".adapter.") != std::string_view::npos; }
 
 ParameterSet::ParameterSet(std::string arena_name, const ModelConfig& config, Dtype type, Wanted wanted)
     : ParameterSet(std::move(arena_name), config, WeightFormats{type, {}}, std::move(wanted)) {}
@@ -190,7 +210,8 @@ void initialize(Device& device, const ParameterSet& weights, uint64_t seed) {
     std::vector<float> values(info.shape.elements(), 0.0f);
     bool norm = info.name.find("norm.") != std::string::npos;
     if (weights.tensors()[i].empty()) continue;
-    bool zero = ends_with(info.name, ".bias") || ends_with(info.name, ".lora_b");
+    bool zero =
+        ends_with(info.name, ".bias") || ends_with(info.name, ".lora_b") || ends_with(info.name, ".adapter.up.weight");
     RandomStream stream{.seed = seed, .step = i, .use = RandomUse::initialization};
     if (ends_with(info.name, ".lora_a")) {
       fill_uniform(values, std::sqrt(1 / static_cast<float>(info.shape[1])), stream);
@@ -207,7 +228,7 @@ void load_parameters(Device& device, const ParameterSet& weights, const Safetens
     const ParameterInfo& info = weights.list()[i];
     const Tensor& to = weights.tensors()[i];
     std::string name = or_plain && !file.has(prefix + info.name) ? info.name : prefix + info.name;
-    if (to.empty() || (is_lora(name) && !file.has(name))) continue;
+    if (to.empty() || ((is_lora(name) || is_adapter(name)) && !file.has(name))) continue;
     MatrixFormat format = weights.format(info);
     ConstTensor from = file.tensor(name);
     if (from.type() != to.type() && !is_float(from.type()))

@@ -53,6 +53,7 @@ void Pass::State::lay_out() {
     a.middle_rstd = arena.take(Dtype::fp32, {tokens_max, lanes});
     a.up = arena.take(type, {tokens_max, lanes, config.d_ff});
     a.activated = arena.take(type, {tokens_max, lanes, config.d_ff});
+    lay_out_adapters(a);
     if (!pre()) {
       a.sum = arena.take(type, {tokens_max, lanes, width});
       a.sum_mean = arena.take(Dtype::fp32, {tokens_max, lanes});
@@ -91,6 +92,7 @@ void Pass::State::lay_out_scratch() {
     d_hidden = arena.take(type, {tokens_max, lanes, width});
     stream = arena.take(type, {tokens_max, lanes, width});
     branch = arena.take(type, {tokens_max, lanes, width});
+    if (config.adapter_width > 0) d_adapter = arena.take(type, {tokens_max, lanes, config.adapter_width});
   }
   lay_out_lora();
   int64_t start = arena.mark();

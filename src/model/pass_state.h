@@ -12,6 +12,12 @@
 
 namespace longhand {
 
+/// What an adapter's backward pass reads, [T, B, D] and twice [T, B, b]: its input, W_down of it before and after the
+/// activation.
+struct AdapterActivations {
+  Tensor input, down, activated;
+};
+
 /// Everything of one layer that its backward pass reads. K = memory + segment at most; views of the current size are
 /// cut from the front, which is contiguous because activations are position-major.
 struct LayerActivations {
@@ -28,6 +34,7 @@ struct LayerActivations {
   Tensor up, activated;             // [T, B, F]: before and after the activation
   Tensor sum;                       // [T, B, D]: plus the feed-forward output (post-norm; pre-norm: the next context)
   Tensor sum_mean, sum_rstd;        // [T, B] fp32 (post-norm)
+  std::array<AdapterActivations, adapter_site_names.size()> adapters;
 };
 
 /// The place where a layer's output joins the stream: sum = dropout(x) + residual, out = LN(sum). Pre-norm: the norm is
@@ -43,6 +50,7 @@ struct Pass::State {
   void lay_out();
   void lay_out_scratch();
   void lay_out_lora();
+  void lay_out_adapters(LayerActivations& a);
   void fill_lora_scale();
   void commit();
 
@@ -67,7 +75,7 @@ struct Pass::State {
   void backward();
   void join_backward(int64_t layer, const ConstTensor& d_out);
   void feedforward_backward(int64_t layer);
-  void attention_backward(int64_t layer);
+  void attention_backward(int64_t layer, const Tensor& d_y);
   bool attention_trains(int64_t layer) const;
   int64_t lowest_trained_layer() const;
 
@@ -80,6 +88,11 @@ struct Pass::State {
   void lora_forward(int64_t layer, LoraSite site, const Tensor& out, const ConstTensor& x);
   void lora_backward(int64_t layer, LoraSite site, const ConstTensor& d_out, const ConstTensor& x, const Tensor& d_x);
   Matrix up_weight(int64_t layer);
+
+  // Adapters, in src/model/adapters.cpp. Where a part has none, its output is `output` and passes as it is.
+  Tensor part_output(int64_t layer, AdapterSite site);
+  Tensor adapter_forward(int64_t layer, AdapterSite site, const Tensor& y);
+  Tensor adapter_backward(int64_t layer, AdapterSite site, const Tensor& d_out);
 
   LayerActivations& activations(int64_t layer) { return layers[shape.training ? layer : layer % 2]; }
   Joint joint(int64_t layer);  // after `layer`; -1: after the embedding
@@ -117,6 +130,7 @@ struct Pass::State {
   Tensor lora_scale;                             // [r, r], alpha / r on its diagonal
   Tensor lora_product, lora_scaled;              // [(T or K) B, r]: A x; (alpha / r) A x
   Tensor lora_up_a, lora_up;                     // [r, D] and [F, D] fp32: (alpha / r) A; W + (alpha / r) B A
+  Tensor d_adapter;                              // [T, B, b]: of an adapter's bottleneck
   Tensor output;                                 // [T, B, D]: attention or feed-forward output before it joins
   Tensor logits;                                 // [loss_rows, V]
   Tensor d_middle, d_up;                         // [T, B, D], [T, B, F]

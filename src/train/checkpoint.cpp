@@ -149,7 +149,7 @@ void Trainer::save_weights(const std::string& path, std::string_view tokenizer_m
   State& s = *state_;
   std::vector<std::vector<char>> storage;
   std::vector<NamedTensor> tensors = host_tensors(s.device, s.weights, "", storage);
-  if (s.options.config.lora_rank > 0) {
+  if (s.options.config.extended()) {
     std::erase_if(tensors, [&](const NamedTensor& tensor) { return !s.options.trains(tensor.name); });
     std::map<std::string, std::string> metadata{{"longhand.kind", "adapter"},
                                                 {"longhand.config", s.options.config.json()}};

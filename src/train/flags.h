@@ -70,6 +70,9 @@ void visit_finetune_flags(Options& o, Visitor&& on) {
   on(F{"--lora-sites,--lora-target-modules",
        "matrices with an update: q, k, v, position, output, up, down, separated by commas (default q,v)"},
      o.config.lora_sites);
+  on(F{"--adapters,--adapter-width", "width of the bottleneck adapters behind parts of every layer; 0 (default): none"},
+     o.config.adapter_width);
+  on(F{"--adapter-sites", "parts with an adapter: attention, feedforward (default: both)"}, o.config.adapter_sites);
   on(F{"--train-only", "train the parameters that match: *.bias or embedding.*, several separated by commas"},
      o.train_only);
   on(F{"--freeze", "leave the parameters that match as they are: layers.0.*,*.norm.*"}, o.freeze);

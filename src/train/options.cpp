@@ -86,7 +86,9 @@ void TrainOptions::resolve(int64_t batches_per_epoch) {
   if (none([&](const ParameterInfo& p) { return stage(p.name) == 0; }))
     fail_usage(
         "--unfreeze: nothing trains in the first two epochs, which are the top feed-forward layer's: name what does "
-        "with --train-only, or with --lora give it updates by --lora-sites up,down and more");
+        "with --train-only, with --lora give it updates by --lora-sites up,down and more, with --adapters leave it "
+        "among "
+        "--adapter-sites");
   if (batches_per_epoch > 0 && (steps == 0 || epochs > 0)) {
     double wanted = std::ceil((epochs > 0 ? epochs : 1) * static_cast<double>(batches_per_epoch) - 1e-9);
     int64_t whole = std::max<int64_t>(1, static_cast<int64_t>(wanted));
@@ -125,9 +127,9 @@ static bool matches_any(std::string_view patterns, std::string_view name) {
 int64_t TrainOptions::stage(std::string_view name) const {
   if (matches_any(freeze, name)) return -1;
   if (!train_only.empty() && matches_any(train_only, name)) return 0;
-  if (config.lora_rank > 0 && !is_lora(name)) return -1;
+  if (config.extended() && !is_lora(name) && !is_adapter(name)) return -1;
   if (unfreeze) return unfreezing_stage(config, name);
-  return config.lora_rank > 0 || train_only.empty() ? 0 : -1;
+  return config.extended() || train_only.empty() ? 0 : -1;
 }
 
 PassShape TrainOptions::pass_shape() const {

@@ -68,7 +68,7 @@ class Run {
         profiled_(run.profile_steps),
         callbacks_(callbacks),
         data_(data),
-        files_(run.output, options.config.lora_rank > 0),
+        files_(run.output, options.config.extended()),
         validation_(validates(run, data)),
         plan_(plan_memory(options, validation_)),
         ceiling_(callbacks.ceiling && (files_.wanted() || !run.json) ? callbacks.ceiling() : 0),

@@ -136,13 +136,19 @@ TEST_CASE("decoding with a ring of W keys over 3 W tokens equals one masked pass
   SUBCASE("clamped distances") { config.clamp_len = 5; }
   SUBCASE("top-k") { config.topk = 4; }
   SUBCASE("segment term: one segment cancels") { config.segments = true; }
+  SUBCASE("adapters") { config.adapter_width = 6; }
+  SUBCASE("an adapter behind attention, post-norm") {
+    config = post_norm_model();
+    config.adapter_width = 6, config.adapter_sites = "attention";
+  }
   check_against_pass(config);
 }
 
 TEST_CASE("how a text is cut into calls does not change a bit") {
   auto device = make_device("cpu", {.threads = 2});
   for (Dtype type : {Dtype::fp32, Dtype::bf16})
-    for (const ModelConfig& config : {small_model(), post_norm_model()}) {
+    for (ModelConfig config : {small_model(), post_norm_model()}) {
+      config.adapter_width = 6;
       ParameterSet weights = weights_of(*device, config, type);
       std::vector<int32_t> tokens = some_tokens(length, config.vocab_size);
       Decoder decoder(*device, config, weights, {.window = window, .chunk = 32});

@@ -64,14 +64,16 @@ TEST_CASE("packing changes no example's loss") {
   CHECK(nats(true).tokens == nats(false).tokens);
 }
 
-TEST_CASE("fine-tuning that is saved and restored ends in the same bits, low-rank and frozen too") {
+TEST_CASE("fine-tuning that is saved and restored ends in the same bits, low-rank, with adapters and frozen too") {
   Scratch scratch;
   TokenFile data = example_file();
   auto device = make_device("cpu", {.threads = 1});
-  for (int mode : {0, 1, 2}) {
+  for (int mode : {0, 1, 2, 3, 4}) {
     TrainOptions options = example_options();
     if (mode == 1) options.config.lora_rank = 2, options.config.lora_sites = "q,k,v,position,output,up,down";
     if (mode == 2) options.train_only = "*.bias", options.type = Dtype::bf16;
+    if (mode == 3) options.config.adapter_width = 3, options.recompute = true;
+    if (mode == 4) options.config.adapter_width = 3, options.type = Dtype::bf16, options.unfreeze = true;
     auto save = [&](Trainer& trainer, const char* name) { trainer.save_checkpoint(scratch / name, ""); };
     Trainer through(*device, options, data, 0);
     ConstTensor qkv = through.weights().layers[0].qkv;
@@ -90,7 +92,7 @@ TEST_CASE("fine-tuning that is saved and restored ends in the same bits, low-ran
   }
 }
 
-TEST_CASE("fine-tuning learns the answers, and low-rank updates of those weights learn others") {
+TEST_CASE("fine-tuning learns the answers, and low-rank updates or adapters of those weights learn others") {
   Scratch scratch;
   auto device = make_device("cpu", {.threads = 1});
   TrainOptions options = example_options();
@@ -111,6 +113,10 @@ TEST_CASE("fine-tuning learns the answers, and low-rank updates of those weights
   Trainer low_rank(*device, options, second, 1 << 20);
   low_rank.load_weights(SafetensorsFile(scratch / "whole.safetensors"));
   learns(low_rank);
+  options.config = options.config.plain(), options.config.adapter_width = 8;
+  Trainer adapters(*device, options, second, 1 << 20);
+  adapters.load_weights(SafetensorsFile(scratch / "whole.safetensors"));
+  learns(adapters);
 }
 
 TEST_CASE("patterns choose what is trained, and nothing is refused") {

@@ -112,7 +112,7 @@ std::vector<double> train(Golden& golden, float decay) {
 }  // namespace
 
 TEST_CASE("logits of three segments with memory are PyTorch's to 1e-5") {
-  CHECK(goldens(Goldens::all).size() == 12);
+  CHECK(goldens(Goldens::all).size() == 15);
   for (const std::string& path : goldens(Goldens::all)) {
     CAPTURE(path);
     Golden golden(path);

@@ -33,10 +33,15 @@ struct Bench {
       : config(c), weights("weights", c, type), gradients("gradients", c, type) {
     weights.commit(*device), gradients.commit(*device);
     initialize(*device, weights, 5);
-    for (const LayerTensors& layer : weights.layers)
-      for (const LoraTensors& low : layer.lora)
-        for (int64_t i = 0; i < low.b.elements(); ++i)
-          low.b.as<float>()[i] = 0.05f * std::sin(static_cast<float>(3 * i + 1));
+    auto fill = [](const Tensor& tensor) {  // what begins at 0
+      for (int64_t i = 0; i < tensor.elements(); ++i)
+        tensor.as<float>()[i] = 0.05f * std::sin(static_cast<float>(3 * i + 1));
+    };
+    for (const LayerTensors& layer : weights.layers) {
+      for (const LoraTensors& low : layer.lora) fill(low.b);
+      for (const AdapterTensors& adapter : layer.adapters)
+        fill(adapter.down_bias), fill(adapter.up), fill(adapter.up_bias);
+    }
     for (int64_t i = 0; i < lanes * (3 * segment + 1); ++i) {
       ids.push_back(static_cast<int32_t>(philox(3, static_cast<uint32_t>(i), 0, 0, 0).word[0] % 37));
       parts.push_back(static_cast<uint8_t>(i / 17 % 3));
@@ -82,6 +87,7 @@ TEST_CASE("recomputation gives the same bits") {
     for (int64_t topk : {0, 4}) {
       ModelConfig config = small_config(norm);
       config.topk = topk, config.segments = topk > 0;
+      config.adapter_width = 5, config.adapter_sites = topk > 0 ? "attention" : "feedforward";
       Bench bench(config);
       PassShape shape = bench.shape();
       double loss = bench.run(shape, all_dropouts);
@@ -96,7 +102,7 @@ TEST_CASE("a pass without gradients gives the loss of one with them") {
   for (NormPlacement norm : {NormPlacement::pre, NormPlacement::post})
     for (int64_t layers : {1, 2, 3}) {
       ModelConfig config = small_config(norm);
-      config.n_layer = layers;
+      config.n_layer = layers, config.adapter_width = 5;
       Bench bench(config);
       CHECK(bench.run(bench.shape(false)) == doctest::Approx(bench.run(bench.shape(true))).epsilon(1e-6));
     }
@@ -110,11 +116,13 @@ TEST_CASE("the loss does not depend on how many rows of logits are held") {
   CHECK(bench.run(shape) == doctest::Approx(whole).epsilon(1e-6));
 }
 
-TEST_CASE("gradients are those of finite differences, low-rank updates of every matrix included") {
+TEST_CASE(
+    "gradients are those of finite differences, those of adapters and of low-rank updates of every matrix included") {
   for (NormPlacement norm : {NormPlacement::pre, NormPlacement::post}) {
     ModelConfig config = small_config(norm);
     config.segments = true, config.output_bias = true;
     config.lora_rank = 3, config.lora_alpha = 6, config.lora_sites = every_site;
+    config.adapter_width = 5;
     Bench bench(config);
     // Memory carries no gradient: one segment after a warm-up segment whose memory is frozen by restoring it.
     auto loss_of_second = [&](bool training) {
@@ -169,24 +177,49 @@ TEST_CASE("merged low-rank updates give what they gave beside the weights") {
 }
 
 TEST_CASE("frozen parameters take no memory for gradients, and the others' gradients are the same bits") {
+  using Wanted = bool (*)(const std::string&);
+  constexpr Wanted cases[] = {
+      [](const std::string& name) { return is_lora(name) || name.ends_with("norm.bias"); },
+      [](const std::string& name) { return is_adapter(name); },
+      [](const std::string& name) { return name.starts_with("layers.1.attention.adapter."); },
+      [](const std::string& name) { return name.starts_with("layers.2.feedforward.adapter.up."); },
+  };
   ModelConfig config = small_config(NormPlacement::pre);
-  config.lora_rank = 2, config.lora_sites = "q,up";
-  Bench whole(config), part(config);
-  auto wanted = [](const std::string& name) { return is_lora(name) || name.ends_with("norm.bias"); };
-  part.gradients = ParameterSet("gradients", config, Dtype::fp32, wanted);
-  part.gradients.commit(*part.device);
-  CHECK(part.gradients.bytes() < whole.gradients.bytes() / 4);
-  auto run = [](Bench& bench) {
+  config.lora_rank = 2, config.lora_sites = "q,up", config.adapter_width = 4;
+  Bench whole(config);
+  auto run = [](Bench& bench, const DropoutRates& dropout) {
     Pass pass(*bench.device, bench.config, bench.weights, &bench.gradients, bench.shape(), Dtype::fp32);
     for (const Tensor& g : bench.gradients.tensors())
       if (g) bench.device->zero(g);
-    for (int64_t s = 0; s < 2; ++s) pass.forward(bench.batch(s), {}, all_dropouts, 1, s), pass.backward();
+    for (int64_t s = 0; s < 2; ++s) pass.forward(bench.batch(s), {}, dropout, 1, s), pass.backward();
   };
-  run(whole), run(part);
-  for (size_t i = 0; i < part.gradients.list().size(); ++i) {
-    const Tensor &a = part.gradients.tensors()[i], &b = whole.gradients.tensors()[i];
-    CHECK(a.empty() == !wanted(part.gradients.list()[i].name));
-    if (a) CHECK(std::memcmp(a.data(), b.data(), a.bytes()) == 0);
+  for (const DropoutRates& dropout : {DropoutRates{}, all_dropouts}) {
+    run(whole, dropout);
+    for (Wanted wanted : cases) {
+      Bench part(config);
+      part.gradients = ParameterSet("gradients", config, Dtype::fp32, wanted);
+      part.gradients.commit(*part.device);
+      CHECK(part.gradients.bytes() < whole.gradients.bytes() / 4);
+      run(part, dropout);
+      for (size_t i = 0; i < part.gradients.list().size(); ++i) {
+        const Tensor &a = part.gradients.tensors()[i], &b = whole.gradients.tensors()[i];
+        CHECK(a.empty() == !wanted(part.gradients.list()[i].name));
+        if (a) CHECK(std::memcmp(a.data(), b.data(), a.bytes()) == 0);
+      }
+    }
+  }
+}
+
+TEST_CASE("fresh adapters leave the model as it is, to the bit") {
+  for (NormPlacement norm : {NormPlacement::pre, NormPlacement::post}) {
+    ModelConfig config = small_config(norm);
+    Bench plain(config);
+    config.adapter_width = 4;
+    Bench adapted(config);
+    for (const LayerTensors& layer : adapted.weights.layers)
+      for (const AdapterTensors& a : layer.adapters)
+        adapted.device->zero(a.up), adapted.device->zero(a.up_bias), adapted.device->zero(a.down_bias);
+    CHECK(adapted.run(adapted.shape(), all_dropouts) == plain.run(plain.shape(), all_dropouts));
   }
 }
 

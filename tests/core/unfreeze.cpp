@@ -107,4 +107,11 @@ TEST_CASE("unfreezing over updates that the first epochs do not have is refused"
   CHECK(options.stage("layers.0.feedforward.up.lora_a") == -1);
   CHECK(options.stage("layers.0.attention.q.lora_a") == 2);
   CHECK(options.stage("layers.1.feedforward.up.weight") == -1);
+  options.config = options.config.plain(), options.config.adapter_width = 4;
+  CHECK(options.stage("layers.1.feedforward.adapter.up.weight") == 0);
+  CHECK(options.stage("layers.0.feedforward.adapter.up.weight") == -1);
+  CHECK(options.stage("layers.0.attention.adapter.down.bias") == 2);
+  CHECK(options.stage("layers.1.feedforward.up.weight") == -1);
+  options.config.adapter_sites = "attention";
+  CHECK_THROWS_WITH_AS(options.resolve(0), doctest::Contains("--unfreeze: nothing trains"), UsageError);
 }

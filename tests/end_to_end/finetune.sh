@@ -39,7 +39,32 @@ check "an adapter changes the model" \
 check "chat and generate take an adapter" quietly "$longhand" generate --model "$model" \
   --adapter low/adapter.safetensors --prompt "Repeat" --tokens 4
 
+"$longhand" finetune --model "$model" --data data.jsonl "${short[@]}" --steps 6 --adapters 16 --output narrow >narrow.txt ||
+  cat narrow.txt
+check "a file of bottleneck adapters is small" test "$(stat -c %s narrow/adapter.safetensors)" -lt 200000
+check "a run answers with its adapters" test "$(wc -l <narrow/answers.jsonl)" -gt 0
+"$longhand" merge --model "$model" --adapter narrow/adapter.safetensors --dtype fp32 --output whole.safetensors >/dev/null
+check "a model that took adapters in scores as they do beside its weights" \
+  test "$(score --model whole.safetensors)" = "$(score --model "$model" --adapter narrow/adapter.safetensors)"
+check "adapters change the model" \
+  test "$(score --model "$model")" != "$(score --model "$model" --adapter narrow/adapter.safetensors)"
+generate() { "$longhand" generate --prompt "Repeat" --tokens 8 --temperature 0 --dtype fp32 "$@"; }
+check "and generate the same text" \
+  test "$(generate --model whole.safetensors)" = "$(generate --model "$model" --adapter narrow/adapter.safetensors)"
+check "eval takes them" quietly "$longhand" eval --model "$model" --adapter narrow/adapter.safetensors --data data.jsonl --limit 2
+check "low-rank updates stack with them" test "$(score --model "$model" --adapter narrow/adapter.safetensors)" != \
+  "$(score --model "$model" --adapter narrow/adapter.safetensors --adapter low/adapter.safetensors)"
+refused "bottleneck adapters of two files" 1 "both hold bottleneck adapters" "$longhand" score --model "$model" \
+  --adapter narrow/adapter.safetensors --adapter narrow/adapter.safetensors --text a
+refused "adapters in another format" 1 "adapters beside its weights" "$longhand" export --model whole.safetensors --output x
+refused "adapters of other weights" 1 "other weights" "$longhand" score --model merged.safetensors \
+  --adapter narrow/adapter.safetensors --text a
+refused "an unknown part of a layer" 2 '"x" has no adapter' "$longhand" finetune --model "$model" --data data.jsonl \
+  --adapters 4 --adapter-sites x
+check "plan knows adapters" grep -q '"gradients":530432,' <("$longhand" plan --preset tiny --adapters 64 --json)
+
 lora=("$longhand" finetune --model "$model" --data data.jsonl "${short[@]}" --steps 12 --lora 4 --dropout 0.1
+  --adapters 8 --adapter-sites feedforward
   --checkpoint-every 2)
 "${lora[@]}" --output through >/dev/null
 "${lora[@]}" --output killed >/dev/null &

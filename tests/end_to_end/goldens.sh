@@ -15,14 +15,21 @@ near() {
     END { exit bad || NR == 0 }'
 }
 
-# program NAME WEIGHTS TEXT: ten training steps and the scores of the first 16 tokens.
+# program NAME WEIGHTS TEXT: ten training steps and scores.
 program() {
-  local name=$1 weights=$2 stream losses logprobs
-  { read -r stream && read -r losses && read -r logprobs; } <"$3"
+  local name=$1 weights=$2 stream losses
+  { read -r stream && read -r losses; } <"$3"
   echo "$stream" >tokens.txt
   "$longhand" train --init "$weights" --tokens tokens.txt --batch-size 2 --segment 5 --steps 10 --lr 0.003 \
     --schedule constant --beta1 0.9 --beta2 0.95 --weight-decay 0 --clip 0 --device cpu --json >steps.jsonl 2>errors.txt
   check "$name: ten training steps have PyTorch's losses to 1e-4" near loss relative 1e-4 steps.jsonl "$losses"
+  scores "$name" "$weights" "$3"
+}
+
+# scores NAME WEIGHTS TEXT: of the first 16 tokens.
+scores() {
+  local name=$1 weights=$2 stream logprobs
+  { read -r stream && read -r _ && read -r logprobs; } <"$3"
   "$longhand" score --model "$weights" --ids "$(cut -d' ' -f1-16 <<<"$stream" | tr ' ' ',')" --segment 5 --mem-len 7 \
     --device cpu >scores.jsonl 2>errors.txt
   check "$name: scores are PyTorch's log-probabilities to 1e-4" near logprob absolute 1e-4 scores.jsonl "$logprobs"
@@ -30,6 +37,9 @@ program() {
 
 for name in reference_pre reference_pre_same_length_clamp reference_post_same_length_clamp reference_topk; do
   program "$name" "$goldens/$name.safetensors" "$goldens/$name.txt"
+done
+for name in reference_lora reference_adapters reference_lora_adapters_post; do
+  scores "$name" "$goldens/$name.safetensors" "$goldens/$name.txt"
 done
 for name in hf_transfo_xl_post hf_xlnet; do
   check "$name: imports" quiet "$longhand" import "$goldens/$name" --output "$name.safetensors"
