@@ -44,9 +44,10 @@ struct DraftedSpeed {
 };
 struct DraftedTask {
   std::span<const int32_t> prompt;
-  std::span<const int32_t> replay;  // what is drawn, whatever the logits say; empty = what the weights write, greedily
-  int64_t tokens = 256;             // of what the weights write
-  int64_t speculate = 8, window = 0;
+  std::span<const int32_t>
+      replay;            // prompt and what counts as drawn after it; empty = what the weights write, greedily
+  int64_t tokens = 256;  // of what the weights write
+  int64_t speculate = 7, window = 0;
 };
 /// Fails when the two texts are not the same.
 DraftedSpeed measure_drafts(Device& device, const ModelConfig& config, const ParameterSet& weights,

@@ -102,6 +102,7 @@ struct WrittenText {
   Speculation speculation;                    // off unless asked for; changes nothing but the time
   std::shared_ptr<const ChoiceTree> choices;  // what may be written; null = anything
   int32_t choice = ChoiceTree::root;          // how much of it has been
+  std::span<const int32_t> replay;            // a text whose tokens count as drawn, prompt included: for measurements
 
   bool complete() const { return choices && choices->complete(choice); }  // nothing is left to draw
 };

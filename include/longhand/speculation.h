@@ -13,13 +13,14 @@ namespace longhand {
 /// where nothing matches. (Saxena 2023, "Prompt Lookup Decoding"; Yang et al. 2023, "Inference with Reference".)
 std::vector<int32_t> find_draft(std::span<const int32_t> text, int64_t count);
 
-/// How far ahead a text is drafted. The depth doubles when a whole draft was right and falls to one token beyond the
-/// right ones otherwise, so that a text without repetition pays for a row or two.
+/// How far ahead a text is drafted: 1, 3, 7, ... tokens, which with the text's own last one make a pass of 2, 4, 8
+/// rows. A draft that was right as a whole is followed by one of the next size, another one by the least size that
+/// would have held what was right, so that a text in which nothing repeats pays for a row now and then.
 struct Speculation {
-  static constexpr int64_t limit = 32;  // of `most`
+  static constexpr int64_t limit = 31;  // of `most`
 
   int64_t most = 0;                   // tokens of a draft at most; 0 = none are made
-  int64_t depth = 2;                  // of the next draft, while below `most`
+  int64_t depth = 1;                  // of the next draft, while below `most`
   int64_t drafted = 0, accepted = 0;  // tokens so far
 
   void learn(int64_t drafted_now, int64_t accepted_now);

@@ -13,7 +13,7 @@ namespace longhand::cli {
 
 struct SpeculationFlags {
   std::vector<std::string> texts;
-  int64_t speculate = 8;
+  int64_t speculate = 7;
   // Of the command's other flags:
   std::string model;
   int64_t tokens = 400, window = 0;

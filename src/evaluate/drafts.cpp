@@ -26,10 +26,7 @@ struct Side {
         prompt(task.prompt.size()) {
     text.tokens.assign(task.prompt.begin(), task.prompt.end());
     text.rules.temperature = 0, text.speculation.most = most;
-    if (!task.replay.empty()) {
-      std::vector<std::vector<int32_t>> one = {{task.replay.begin(), task.replay.end()}};
-      text.choices = std::make_shared<ChoiceTree>(one, std::span<const int32_t>());
-    }
+    text.replay = task.replay;
     writer.read(text);
   }
 
@@ -70,7 +67,7 @@ DraftedSpeed measure_drafts(Device& device, const ModelConfig& config, const Par
                             const DraftedTask& task) {
   constexpr int64_t stretch = 16;  // tokens between two changes of turn
   Side plain(device, config, weights, task, 0), drafted(device, config, weights, task, task.speculate);
-  int64_t tokens = task.replay.empty() ? task.tokens : static_cast<int64_t>(task.replay.size());
+  int64_t tokens = task.replay.empty() ? task.tokens : static_cast<int64_t>(task.replay.size() - task.prompt.size());
   for (int64_t goal = stretch;; goal += stretch) {
     // The drafted text may be some tokens ahead: both then go on from where it stands.
     drafted.write_until(device, std::min(goal, tokens));

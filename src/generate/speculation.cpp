@@ -23,7 +23,9 @@ std::vector<int32_t> find_draft(std::span<const int32_t> text, int64_t count) {
 void Speculation::learn(int64_t drafted_now, int64_t accepted_now) {
   drafted += drafted_now, accepted += accepted_now;
   if (drafted_now == 0) return;
-  depth = accepted_now == drafted_now ? std::min(2 * depth, std::max<int64_t>(most, 1)) : accepted_now + 1;
+  bool whole = accepted_now == drafted_now;
+  int64_t wanted = whole ? std::min(2 * depth + 1, limit) : accepted_now;
+  for (depth = 1; depth < wanted;) depth = 2 * depth + 1;
 }
 
 }  // namespace longhand

@@ -137,11 +137,13 @@ std::vector<Writer::Drawn> Writer::State::keep(const Reading& reading, const int
   WrittenText& text = *reading.text;
   std::vector<Drawn> drawn;
   for (int64_t row = 0; row < reading.rows(); ++row) {
+    if (row > 0 && text.tokens.back() != reading.tokens[row]) break;
+    if (row > 0 && text.tokens.size() == text.replay.size()) break;
     int64_t at = reading.first + row;
-    if (row > 0 && ids[at - 1] != reading.tokens[row]) break;
-    drawn.push_back({ids[at], logprobs[at], at});
-    text.tokens.push_back(ids[at]);
-    if (text.choices) text.choice = text.choices->child(text.choice, ids[at]);
+    int32_t token = text.tokens.size() < text.replay.size() ? text.replay[text.tokens.size()] : ids[at];
+    drawn.push_back({token, logprobs[at], at});
+    text.tokens.push_back(token);
+    if (text.choices) text.choice = text.choices->child(text.choice, token);
   }
   decoder.take_back(text.sequence, static_cast<int64_t>(text.tokens.size()) - 1);
   text.speculation.learn(reading.rows() - 1, static_cast<int64_t>(drawn.size()) - 1);
