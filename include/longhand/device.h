@@ -50,6 +50,13 @@ struct Quantize {
   ConstTensor x;
 };
 
+/// The reverse: out [rows, k] = scale * integer in fp32, then to nearest; integers and scales as Quantize leaves them,
+/// out fp32 | bf16, contiguous.
+struct Dequantize {
+  Tensor out;
+  ConstTensor integers, scales;
+};
+
 /// out [m, n] = activation(a w'^T + bias), w'[j, p] = scale * integer as Quantize leaves them in `weight` and `scales`;
 /// or, without scales, w' = weight [n, k] of fp32, bf16 or (finite) fp16. a [m, k], bias [n], out: fp32 | bf16 each;
 /// leading axes join. Of a at least 15 bits below the largest of 256 neighbours count (bf16: all, where they lie within
@@ -61,6 +68,14 @@ struct QuantizedMatmul {
   ConstTensor a, weight, scales, bias;
   Activation activation = Activation::none;
   bool quantize_activations = false;
+};
+
+/// out = activation(x), each fp32 | bf16, of one size; out may be x. In fp32 the value is to the bit the one that
+/// Matmul and QuantizedMatmul give, so a product may be finished in parts.
+struct ActivationForward {
+  Tensor out;
+  ConstTensor x;
+  Activation activation = Activation::gelu;
 };
 
 /// d_x = d_out * dropout mask * activation'(x), x the value before the activation. [rows, F] each; d_x may be d_out.
@@ -331,7 +346,9 @@ class Device {
 
   virtual void matmul(const Matmul&) = 0;
   virtual void quantize(const Quantize&) = 0;
+  virtual void dequantize(const Dequantize&) = 0;
   virtual void quantized_matmul(const QuantizedMatmul&) = 0;
+  virtual void activation_forward(const ActivationForward&) = 0;
   virtual void activation_backward(const ActivationBackward&) = 0;
   virtual void bias_backward(const BiasBackward&) = 0;
   virtual void embedding_forward(const EmbeddingForward&) = 0;

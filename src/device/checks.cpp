@@ -23,6 +23,14 @@ void check_matmul(const Matmul& a) {
     fail("matmul: pre_activation {} is not shaped as out {}", a.pre_activation.shape().text(), a.out.shape().text());
 }
 
+void check_activation_forward(const ActivationForward& a) {
+  constexpr auto name = "activation_forward";
+  float_index(a.out, name, "out"), float_index(a.x, name, "x");
+  check_list(a.x, a.x.type(), a.x.elements(), name, "x");
+  check_list(a.out, a.out.type(), a.x.elements(), name, "out");
+  if (a.out.data() == a.x.data() && a.out.type() != a.x.type()) fail("{}: out lies in x and is of another type", name);
+}
+
 void check_activation_backward(const ActivationBackward& a) {
   constexpr auto name = "activation_backward";
   float_index(a.d_x, name, "d_x");

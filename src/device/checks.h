@@ -55,6 +55,7 @@ struct RowsOf {
 /// that has the rows' shape, the bias's the distance of d_out's rows, the memory's the rows of the context that it
 /// takes. What lies in the tensors is not looked at.
 void check_matmul(const Matmul& a);  // but for the types of a, b and out
+void check_activation_forward(const ActivationForward& a);
 void check_activation_backward(const ActivationBackward& a);
 int64_t check_bias_backward(const BiasBackward& a);
 void check_embedding(const EmbeddingBackward& a);

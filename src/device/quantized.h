@@ -78,4 +78,12 @@ inline QuantizedLayout quantize_layout(const Quantize& op, const RowsOf& x) {
   return layout;
 }
 
+/// And of a Dequantize.
+inline QuantizedLayout dequantize_layout(const Dequantize& op) {
+  float_index(op.out, "dequantize", "out");
+  QuantizedLayout layout(op.integers, op.scales, width_of(op.out), "dequantize");
+  check_rows(op.out, op.out.type(), layout.rows, layout.k, "dequantize", "out");
+  return layout;
+}
+
 }  // namespace longhand

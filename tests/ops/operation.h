@@ -16,7 +16,9 @@
 #define LONGHAND_OPERATIONS(X)               \
   X(matmul, Matmul)                          \
   X(quantize, Quantize)                      \
+  X(dequantize, Dequantize)                  \
   X(quantized_matmul, QuantizedMatmul)       \
+  X(activation_forward, ActivationForward)   \
   X(activation_backward, ActivationBackward) \
   X(bias_backward, BiasBackward)             \
   X(embedding_forward, EmbeddingForward)     \

@@ -1,4 +1,5 @@
-// Operations without arithmetic of their own to speak of: activation and bias backward, cast, add, memory roll.
+// Operations without arithmetic of their own to speak of: activation forward and backward, bias backward, cast, add,
+// memory roll.
 #include "tests/ops/pointwise.h"
 
 #include <array>
@@ -7,6 +8,39 @@
 
 namespace longhand::ops {
 namespace {
+
+/// other: out is of the other type.
+struct ActivationForwardRow : Operation {
+  std::vector<Sizes> shapes() const override {
+    std::vector<Sizes> list;
+    for (auto [rows, width] : std::vector<std::array<int64_t, 2>>{{1, 1}, {3, 7}, {11, 33}, {5, 512}})
+      for (int64_t activation : {0, 1, 2})
+        list.push_back({{"rows", rows},
+                        {"F", width},
+                        {"activation", activation},
+                        {"other", rows % 2 && rows > 3},
+                        {"in_place", rows == 3}});
+    return list;
+  }
+  void inputs(Case& c, Random& random) const override {
+    Shape shape{c("rows"), c("F")};
+    c.input("x", shape, [&] { return 3 * random.normal(); });
+    Dtype other = c.type == Dtype::fp32 ? Dtype::bf16 : Dtype::fp32;
+    c.output("out", shape, c("other") ? other : c.type).alias = c("in_place") ? "x" : "";
+  }
+  void reference(const Case& c, Fp64& f) const override {
+    for (int64_t e = 0; e < c["x"].elements(); ++e)
+      f.at("out").value[e] = activate(static_cast<Activation>(c("activation")), c["x"].value[e]);
+  }
+  void run(Device& device, const Case& c, Bound& d) const override {
+    device.activation_forward({.out = d["out"], .x = d["x"], .activation = static_cast<Activation>(c("activation"))});
+  }
+  Cost cost(const Sizes& s, Dtype type) const override {
+    double elements = s["rows"] * s["F"];
+    return {2 * elements * dtype_bytes(type), 20 * elements};
+  }
+  std::vector<Sizes> timed_shapes() const override { return {{{"rows", 2048}, {"F", 3072}, {"activation", 2}}}; }
+};
 
 struct ActivationBackwardRow : Operation {
   std::vector<Sizes> shapes() const override {
@@ -231,6 +265,7 @@ void check_stochastic(const std::string& name, const Array& exact, const Array& 
     complain(name + " is rounded to nearest", static_cast<double>(farther), least);
 }
 
+std::unique_ptr<Operation> activation_forward_row() { return std::make_unique<ActivationForwardRow>(); }
 std::unique_ptr<Operation> activation_backward_row() { return std::make_unique<ActivationBackwardRow>(); }
 std::unique_ptr<Operation> bias_backward_row() { return std::make_unique<BiasBackwardRow>(); }
 std::unique_ptr<Operation> cast_row() { return std::make_unique<CastRow>(); }

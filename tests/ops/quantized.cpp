@@ -93,6 +93,47 @@ struct QuantizeRow : Operation {
   }
 };
 
+struct DequantizeRow : Operation {
+  std::vector<Sizes> shapes() const override {
+    std::vector<Sizes> list;
+    for (int64_t bits : {8, 4})
+      for (int64_t half : {0, 1}) {
+        for (int64_t k : {64, 192}) list.push_back({{"rows", 5}, {"k", k}, {"bits", bits}, {"grouped", 1}, {"half", half}});
+        for (int64_t k : {2, 16, 78, 112}) list.push_back({{"rows", 7}, {"k", k}, {"bits", bits}, {"half", half}});
+      }
+    for (int64_t k : {1, 77, 5000}) list.push_back({{"rows", 3}, {"k", k}, {"bits", 8}});
+    return list;
+  }
+  bool exact() const override { return true; }
+
+  void inputs(Case& c, Random& random) const override {
+    int64_t rows = c("rows"), k = c("k");
+    if (c("bits") == 8)
+      c.input("integers", {rows, k}, [&] { return static_cast<double>(random.below(255) - 127); }, Dtype::i8);
+    else
+      c.input("integers", {rows, k / 2}, [&] { return static_cast<double>(random.below(256)); }, Dtype::u8);
+    c.input("scales", scale_shape(c, rows), [&] { return random.uniform(); }, scale_type(c)).round();
+    c.output("out", {rows, k});
+  }
+  void reference(const Case& c, Fp64& f) const override {
+    int64_t k = c("k");
+    for (int64_t r = 0; r < c("rows"); ++r)
+      for (int64_t p = 0; p < k; ++p)
+        f.at("out")(r, p) = static_cast<float>(integer_at(c["integers"], c("bits") == 4, r, p) *
+                                               c["scales"].value[c("grouped") ? r * (k / 64) + p / 64 : r]);
+  }
+  void run(Device& device, const Case&, Bound& d) const override {
+    device.dequantize({.out = d["out"], .integers = d["integers"], .scales = d["scales"]});
+  }
+  Cost cost(const Sizes& s, Dtype type) const override {
+    double n = static_cast<double>(s["rows"]) * s["k"];
+    return {n * (dtype_bytes(type) + s["bits"] / 8.0), n};
+  }
+  std::vector<Sizes> timed_shapes() const override {
+    return {{{"rows", 4096}, {"k", 4096}, {"bits", 8}}, {{"rows", 4096}, {"k", 4096}, {"bits", 4}, {"grouped", 1}}};
+  }
+};
+
 struct QuantizedMatmulRow : Operation {
   std::vector<Sizes> shapes() const override {
     std::vector<Sizes> list;
@@ -232,6 +273,7 @@ struct QuantizedMatmulRow : Operation {
 }  // namespace
 
 std::unique_ptr<Operation> quantize_row() { return std::make_unique<QuantizeRow>(); }
+std::unique_ptr<Operation> dequantize_row() { return std::make_unique<DequantizeRow>(); }
 std::unique_ptr<Operation> quantized_matmul_row() { return std::make_unique<QuantizedMatmulRow>(); }
 
 }  // namespace longhand::ops

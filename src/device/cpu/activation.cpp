@@ -1,10 +1,18 @@
-// The activation's backward pass and the gradient of a bias.
+// The activation, its backward pass, and the gradient of a bias.
 #include "src/device/cpu/kernels/activation.h"
 
 #include "src/device/cpu/cpu_device.h"
 #include "src/device/cpu/launch.h"
 
 namespace longhand::cpu {
+
+void CpuDevice::activation_forward(const ActivationForward& a) {
+  check_activation_forward(a);
+  auto kernel = activation_kernels()
+                    .forward[static_cast<int>(a.activation)][a.x.type() == Dtype::bf16][a.out.type() == Dtype::bf16];
+  for_pieces(pool_, a.out.elements(), piece_elements,
+             [&](int64_t first, int64_t count, int) { kernel(a.out.data(), a.x.data(), first, count); });
+}
 
 void CpuDevice::activation_backward(const ActivationBackward& a) {
   constexpr auto name = "activation_backward";

@@ -27,7 +27,9 @@ class CpuDevice final : public Device {
 
   void matmul(const Matmul&) override;
   void quantize(const Quantize&) override;
+  void dequantize(const Dequantize&) override;
   void quantized_matmul(const QuantizedMatmul&) override;
+  void activation_forward(const ActivationForward&) override;
   void activation_backward(const ActivationBackward&) override;
   void bias_backward(const BiasBackward&) override;
   void embedding_forward(const EmbeddingForward&) override;

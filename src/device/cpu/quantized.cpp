@@ -14,6 +14,7 @@
 
 #include "src/device/cpu/cpu_device.h"
 #include "src/device/cpu/kernels/quantized.h"
+#include "src/device/cpu/launch.h"
 
 namespace longhand::cpu {
 namespace {
@@ -75,6 +76,20 @@ void CpuDevice::quantize(const Quantize& op) {
                          op.x.type() == Dtype::bf16, width, layout.four_bits,
                          static_cast<char*>(op.out.data()) + (row * groups + g) * bytes,
                          static_cast<char*>(op.scales.data()) + (row * groups + g) * scale_bytes, layout.half_scales);
+  });
+}
+
+void CpuDevice::dequantize(const Dequantize& op) {
+  QuantizedLayout layout = dequantize_layout(op);
+  int64_t width = layout.grouped ? 64 : layout.k, groups = layout.grouped ? layout.k / 64 : 1;
+  int64_t bytes = layout.four_bits ? width / 2 : width, out_bytes = dtype_bytes(op.out.type());
+  int64_t scale_bytes = dtype_bytes(op.scales.type());
+  for_pieces(pool_, layout.rows, rows_per_piece(layout.k), [&](int64_t first, int64_t count, int) {
+    for (int64_t group = first * groups; group < (first + count) * groups; ++group)
+      kernels().dequantize(static_cast<const char*>(op.integers.data()) + group * bytes,
+                           static_cast<const char*>(op.scales.data()) + group * scale_bytes, layout.half_scales, width,
+                           layout.four_bits, static_cast<char*>(op.out.data()) + group * width * out_bytes,
+                           op.out.type() == Dtype::bf16);
   });
 }
 

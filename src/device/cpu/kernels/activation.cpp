@@ -1,10 +1,18 @@
-// Activation backward and column sums. Limit: memory bandwidth (activation: three streams; column sums: one).
+// The activation, its backward pass, and column sums. Limit: memory bandwidth (two streams; three; one).
 #include "src/device/cpu/kernels/activation.h"
 
 #include "src/device/cpu/kernels/math.h"
+#include "src/device/cpu/kernels/matmul_epilogue.h"
 
 namespace longhand::cpu {
 inline namespace LONGHAND_ISA {
+
+template <int activation, class In, class Out>
+LONGHAND_KERNEL void activation_forward(void* out, const void* x, int64_t first, int64_t count) {
+  const In* from = static_cast<const In*>(x) + first;
+  Out* to = static_cast<Out*>(out) + first;
+  each_vector(count, [&](int64_t i, auto part) { store(to + i, activate(load(from + i, part), activation), part); });
+}
 
 template <int activation, class T>
 LONGHAND_KERNEL void activation_backward(const ActivationRange& a) {
@@ -57,6 +65,12 @@ LONGHAND_KERNEL void add_partials(void* to, const float* partials, int64_t strid
 }  // namespace LONGHAND_ISA
 
 LONGHAND_DEFINE_KERNELS(ActivationKernels, activation_kernels) = {
+    {{{activation_forward<0, float, float>, activation_forward<0, float, half>},
+      {activation_forward<0, half, float>, activation_forward<0, half, half>}},
+     {{activation_forward<1, float, float>, activation_forward<1, float, half>},
+      {activation_forward<1, half, float>, activation_forward<1, half, half>}},
+     {{activation_forward<2, float, float>, activation_forward<2, float, half>},
+      {activation_forward<2, half, float>, activation_forward<2, half, half>}}},
     {{activation_backward<0, float>, activation_backward<0, half>},
      {activation_backward<1, float>, activation_backward<1, half>},
      {activation_backward<2, float>, activation_backward<2, half>}},

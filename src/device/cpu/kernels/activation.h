@@ -1,4 +1,4 @@
-// Inner loops of the activation's backward pass and of column sums.
+// Inner loops of the activation, of its backward pass and of column sums.
 #pragma once
 
 #include "src/device/cpu/kernels/isa.h"
@@ -21,6 +21,8 @@ struct ColumnSums {
 
 /// Tables are indexed by type: 0 = fp32, 1 = bf16.
 struct ActivationKernels {
+  /// Elements [first, first + count); indices: none, relu, gelu; the type of x; the type of out.
+  void (*forward[3][2][2])(void* out, const void* x, int64_t first, int64_t count);
   void (*backward[3][2])(const ActivationRange&);  // first index: none, relu, gelu
   void (*column_sums[2])(const ColumnSums&);
   /// to[c] += the sum of partials[s * stride + c] over s in order.

@@ -37,6 +37,13 @@ LONGHAND_INLINE vec normal_cdf(vec x) {
   return x > splat(0.0f) ? splat(1.0f) - tail : tail;
 }
 
+/// activation: that of device.h, none, relu, gelu.
+LONGHAND_INLINE vec activate(vec x, int activation) {
+  if (activation == 1) x = x > splat(0.0f) ? x : x != x ? x : splat(0.0f);
+  if (activation == 2) x = x * normal_cdf(x);
+  return x;
+}
+
 typedef uint64_t lvec __attribute__((vector_size(lanes * 4)));
 
 /// Products of the lower halves of the lanes.
@@ -123,8 +130,7 @@ LONGHAND_INLINE void finish_row(const MatmulOutput& o, const float* sums, int64_
     }
     if (o.bias) x = x + get(o.bias, o.bias_bf16, column, columns);
     if (o.pre_activation) put(o.pre_activation, o.pre_bf16, row * o.pre_stride + column, x, columns);
-    if (o.activation == 1) x = x > splat(0.0f) ? x : x != x ? x : splat(0.0f);
-    if (o.activation == 2) x = x * normal_cdf(x);
+    x = activate(x, o.activation);
     if (o.dropout) x = factor[v] != splat(0.0f) ? x * factor[v] : splat(0.0f);
     if (o.accumulate) x = get(o.out, o.out_bf16, row * o.out_stride + column, columns) + x;
     put(o.out, o.out_bf16, row * o.out_stride + column, x, columns);

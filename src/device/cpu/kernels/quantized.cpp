@@ -439,13 +439,22 @@ void quantize(const void* x, bool is_bf16, int64_t n, bool four_bits, void* out,
     quantize_of(static_cast<const float*>(x), n, four_bits, out, scale, half_scale);
 }
 
+void dequantize(const void* integers, const void* scale, bool half_scale, int64_t n, bool four_bits, void* out,
+                bool is_bf16) {
+  float factor = half_scale ? load_part(static_cast<const fp16*>(scale), 1)[0] : *static_cast<const float*>(scale);
+  if (is_bf16)
+    dequantize_of(static_cast<const uint8_t*>(integers), factor, n, four_bits, static_cast<half*>(out));
+  else
+    dequantize_of(static_cast<const uint8_t*>(integers), factor, n, four_bits, static_cast<float*>(out));
+}
+
 }  // namespace
 }  // namespace LONGHAND_ISA
 
 LONGHAND_DEFINE_KERNELS(QuantizedKernels, quantized_kernels) = {
     tile_rows,     tile_columns, {1, 2, tile_rows > 4 ? 4 : tile_rows, tile_rows > 8 ? 8 : tile_rows, tile_rows},
     pack_row,      multiply_few, multiply,
-    scratch_bytes, quantize,
+    scratch_bytes, quantize,     dequantize,
 };
 
 }  // namespace longhand::cpu

@@ -56,6 +56,9 @@ struct QuantizedKernels {
   int64_t (*scratch_bytes)(const QuantizedShape&, int64_t panels);
   /// out and scales of one row or group, as device.h says; width elements.
   void (*quantize)(const void* x, bool is_bf16, int64_t width, bool four_bits, void* out, void* scale, bool half_scale);
+  /// The reverse.
+  void (*dequantize)(const void* integers, const void* scale, bool half_scale, int64_t width, bool four_bits, void* out,
+                     bool is_bf16);
 };
 LONGHAND_DECLARE_KERNELS(QuantizedKernels, quantized_kernels);
 

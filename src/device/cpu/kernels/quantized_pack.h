@@ -1,4 +1,4 @@
-// Floats to integers: rows of activations as the product's kernels read them, and weights as they are stored.
+// Floats to integers: rows of activations as the product's kernels read them, and weights as they are stored, and back.
 #pragma once
 
 #include "src/device/cpu/kernels/fp16.h"
@@ -110,6 +110,36 @@ LONGHAND_INLINE void quantize_of(const T* x, int64_t n, bool four_bits, void* ou
         to[(i + e) / 2] = static_cast<uint8_t>(to[(i + e) / 2] | (lane[e] + 8) << 4);
     }
   });
+}
+
+typedef int8_t bvec_unaligned __attribute__((vector_size(lanes), aligned(1), may_alias));
+
+/// Lanes of a and b in turn, the first or the second half of them all.
+LONGHAND_INLINE vec interleave(vec a, vec b, int from) {
+  ivec order;
+  for (int i = 0; i < lanes; ++i) order[i] = from + i / 2 + i % 2 * lanes;
+  return __builtin_shuffle(a, b, order);
+}
+
+template <class T>
+LONGHAND_INLINE void dequantize_of(const uint8_t* integers, float scale, int64_t n, bool four_bits, T* out) {
+  auto widen = [](const uint8_t* from) __attribute__((always_inline)) {
+    return __builtin_convertvector(*reinterpret_cast<const bvec_unaligned*>(from), ivec);
+  };
+  auto scaled = [&](ivec x) __attribute__((always_inline)) { return __builtin_convertvector(x, vec) * splat(scale); };
+  int64_t i = 0;
+  if (four_bits)
+    for (; i + 2 * lanes <= n; i += 2 * lanes) {
+      ivec bytes = widen(integers + i / 2);
+      vec low = scaled((bytes & 15) - 8), high = scaled((bytes >> 4 & 15) - 8);
+      store(out + i, interleave(low, high, 0)), store(out + i + lanes, interleave(low, high, lanes / 2));
+    }
+  else
+    for (; i + lanes <= n; i += lanes) store(out + i, scaled(widen(integers + i)));
+  for (; i < n; ++i) {
+    int integer = four_bits ? (integers[i / 2] >> (i % 2 * 4) & 15) - 8 : static_cast<int8_t>(integers[i]);
+    from_float(out + i, static_cast<float>(integer) * scale);
+  }
 }
 
 }  // namespace LONGHAND_ISA
