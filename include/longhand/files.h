@@ -24,6 +24,8 @@ class MappedFile {
 
   const char* data() const { return data_; }
   int64_t size() const { return size_; }
+  /// These bytes need not stay in memory; they are read again where they are asked for.
+  void forget(int64_t first, int64_t bytes) const;
 
  private:
   const char* data_ = nullptr;

@@ -47,13 +47,14 @@ struct LossOptions {
 
 class Pass {
  public:
-  /// `gradients` may be null when `shape.training` is false. Both outlive the pass.
+  /// `gradients` may be null when `shape.training` is false. Both outlive the pass. Weights without a gradient may be
+  /// held in any format; those with one are of the pass's type.
   Pass(Device& device, const ModelConfig& config, const ParameterSet& weights, const ParameterSet* gradients,
        const PassShape& shape, Dtype type);
 
-  /// Counts the arenas without allocating: pairs (name, bytes) in order.
+  /// Counts the arenas without allocating: pairs (name, bytes) in order. `formats`: how the weights are held.
   static std::vector<std::pair<std::string, int64_t>> plan(const ModelConfig& config, const PassShape& shape,
-                                                           Dtype type);
+                                                           Dtype type, const WeightFormats& formats = {});
 
   /// Forward over one segment. Returns the sum of the (weighted) losses over the targets; per-row losses, [T, B], stay
   /// in losses(). With training on, d_logits has been taken back to the last hidden state and the output layer's

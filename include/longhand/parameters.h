@@ -31,6 +31,7 @@ struct MatrixFormat {
   bool grouped = false;
 
   bool integers() const { return type == Dtype::i8 || type == Dtype::u8; }
+  bool packed() const { return integers() || type == Dtype::fp16; }  // read, not trained: matmul alone reads floats
   Dtype scale_type() const { return grouped ? Dtype::fp16 : Dtype::fp32; }
   Shape stored(const Shape& shape) const;  // of [out, in]: with 4 bits [out, in / 2]
   Shape scales(const Shape& shape) const;  // [out] or [out, in / 64]; rank 0 for floats
@@ -46,6 +47,7 @@ struct WeightFormats {
 /// A matrix of weights [out, in]; integers have scales.
 struct Matrix : Tensor {
   Tensor scales;
+  bool packed() const { return scales || type() == Dtype::fp16; }  // as MatrixFormat
   Matrix rows(int64_t first, int64_t count) const;
 };
 
@@ -96,6 +98,7 @@ class ParameterSet {
 
   int64_t bytes() const { return arena_.bytes(); }
   Dtype type() const { return formats_.type; }
+  const WeightFormats& formats() const { return formats_; }
   const std::vector<ParameterInfo>& list() const { return list_; }
   const std::vector<Tensor>& tensors() const { return tensors_; }
   const std::vector<Tensor>& scales() const { return scales_; }  // empty where the tensor holds floats
@@ -132,7 +135,7 @@ void store_parameter(Device& device, const ParameterSet& set, size_t index, cons
 
 /// N(0, 0.02) for matrices, u and v; gains N(1, 0.02); biases 0; A uniform in +-sqrt(1 / in), B 0; W_up of adapters 0;
 /// drawn per parameter from (seed, index).
-void initialize(Device& device, const ParameterSet& weights, uint64_t seed);
+void initialize(Device& device, const ParameterSet& weights, uint64_t seed, const ParameterSet::Wanted& wanted = {});
 
 /// Fills `weights` from a file, converting floats; integers are taken as they stand, into a set that holds them in the
 /// same format. `prefix` picks e.g. "master." tensors of a checkpoint. Every parameter must be there with its shape; a

@@ -31,6 +31,8 @@ class SafetensorsFile {
   std::vector<std::string> names() const;  // in the order of the data
   bool has(std::string_view name) const;
   ConstTensor tensor(std::string_view name) const;  // fails with the file and the nearest name when it is absent
+  /// The tensor's pages need not stay in memory: what walks through a large file asks for each once.
+  void forget(std::string_view name) const;
   std::vector<int64_t> full_shape(std::string_view name) const;  // files of others may hold more than four dimensions
 
   /// Compares every checksum that the metadata carry (`checksum.<name>`, CRC-32C in hexadecimal) with the data; fails

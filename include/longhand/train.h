@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -43,6 +44,8 @@ struct TrainOptions {
   bool recompute = false, mask_documents = false;
   bool examples = false;           // rows of whole examples (longhand/data.h), no memory between them
   bool pack = true;                // several examples a row
+  std::string base;  // int8, int4, fp16, bf16 or fp32: how matrices that do not train are held; empty: as they come
+  std::map<std::string, MatrixFormat> held;  // what that is for each matrix that is not held as `type`; not in json()
   std::string train_only, freeze;  // patterns of parameter names: "*.bias,norm.*"
   bool unfreeze = false;           // the top feed-forward layer first, then the attention layers from above
   double layer_decay = 1;          // of the learning rate, a layer
@@ -73,6 +76,7 @@ struct TrainOptions {
   int64_t stage(std::string_view name) const;
   /// What is trained, and what FGM climbs by.
   bool has_gradient(std::string_view name) const { return trains(name) || (fgm > 0 && name == "embedding.weight"); }
+  WeightFormats formats() const { return {type, held}; }
   PassShape pass_shape() const;
   PassShape validation_shape() const;
 
@@ -140,7 +144,9 @@ ValidationRow mean_of(const std::vector<ValidationRow>& rows);
 class Trainer {
  public:
   /// `options` are resolved. Allocates every arena; the weights are those of `options.seed` until others are loaded.
-  Trainer(Device& device, const TrainOptions& options, const TokenFile& data, int64_t validate_tokens);
+  /// What `weights` holds is not drawn: load_weights or restore will take it from there.
+  Trainer(Device& device, const TrainOptions& options, const TokenFile& data, int64_t validate_tokens,
+          const SafetensorsFile* weights = nullptr);
 
   /// Weights from a weights file or a checkpoint (its master weights where it has them).
   void load_weights(const SafetensorsFile& file);

@@ -108,6 +108,11 @@ MappedFile::~MappedFile() {
   if (data_) munmap(const_cast<char*>(data_), static_cast<size_t>(size_));
 }
 
+void MappedFile::forget(int64_t first, int64_t bytes) const {
+  int64_t page = sysconf(_SC_PAGESIZE), begin = (first + page - 1) / page * page, end = (first + bytes) / page * page;
+  if (begin < end) madvise(const_cast<char*>(data_) + begin, static_cast<size_t>(end - begin), MADV_DONTNEED);
+}
+
 FileWriter::FileWriter(std::string path) : path_(std::move(path)), part_(path_ + ".part") {
   file_ = open(part_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (file_ < 0) fail("{}: cannot write: {}", part_, reason(errno));

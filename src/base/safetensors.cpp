@@ -111,6 +111,11 @@ ConstTensor SafetensorsFile::tensor(std::string_view name) const {
   return {data, entry.type, engine_shape(entry.shape)};
 }
 
+void SafetensorsFile::forget(std::string_view name) const {
+  const SafetensorsEntry& entry = state_->find(name);
+  state_->file.forget(state_->data_at + entry.begin, entry.end - entry.begin);
+}
+
 std::vector<int64_t> SafetensorsFile::full_shape(std::string_view name) const { return state_->find(name).shape; }
 
 int64_t SafetensorsFile::verify() const {
@@ -124,6 +129,7 @@ int64_t SafetensorsFile::verify() const {
     if (found != expected)
       fail("{}: tensor {} is damaged: its checksum is {}, {} was written; restore the file from a good copy", path(),
            printable(name), found, printable(expected));
+    forget(name);
     ++compared;
   }
   return compared;

@@ -21,7 +21,8 @@ struct Finetune {
   TrainingRun training;
   EncodeOptions encode;
   std::vector<std::string> data;
-  std::string validation_data, optimizer = "adamw";
+  std::string validation_data, optimizer = "adamw", tokenizer_file;
+  bool random_base = false;
   AugmentOptions augment;
   int64_t answers = 8;
 
@@ -30,6 +31,11 @@ struct Finetune {
       command.add_option(name, field, help)->default_str("")->type_name(type)->group("Data");
     };
     add("--model,--init", training.run.init, "weights to start from", "FILE");
+    command.add_flag("--random-base", random_base,
+                     "in place of --model: draw weights of --preset, to see what a model of that size takes")
+        ->group("Data");
+    add("--tokenizer", tokenizer_file, "with --random-base: take the vocabulary of a .model, weights or token file",
+        "FILE");
     command.add_option("--data", data, "examples: JSON lines or a JSON array; may be repeated")
         ->type_name("FILE")
         ->allow_extra_args(false)
@@ -49,15 +55,17 @@ struct Finetune {
         "NAME");
     command.add_option("--optimizer,--type", optimizer, "adamw")->type_name("NAME")->group("Training");
     training.declare(command);
-    flags.declare_finetuning(command), flags.declare_training(command);
+    flags.declare_finetuning(command), flags.declare(command);
   }
 
   void operator()(const CLI::App& command, const Common& common) {
     check_flags();
     std::string checkpoint = training.checkpoint(), source = checkpoint.empty() ? training.run.init : checkpoint;
-    if (source.empty()) fail_usage("--model is missing: give the weights to start from");
+    if (source.empty() && !random_base) fail_usage("--model is missing: give the weights to start from");
+    if (source.empty()) source = tokenizer_file;
     TrainOptions options = flags.options(command, common, checkpoint.empty() ? training.run.init : "", checkpoint);
     options.examples = true;
+    if (!options.held.empty()) check_held(options);
     TrainOptions sizes = options;
     sizes.resolve(0);
     if (options.micro_batch == 0) options.micro_batch = whole_part(options.lanes, tokens_at_a_time / sizes.segment);
@@ -84,8 +92,27 @@ struct Finetune {
     std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
     if (name != "adamw") fail_usage("--optimizer {}: it takes adamw", optimizer);
     if (answers < 0) fail_usage("--answers {}: 0 or more", answers);
+    check_random_base();
     if (!(encode.validation >= 0 && encode.validation <= 0.5))
       fail_usage("--validation-ratio {}: it is a share between 0 and 0.5", encode.validation);
+  }
+
+  /// Text of weights that are held in another way than their file has them, or with updates beside integers, takes a
+  /// decoder that there is not.
+  void check_held(const TrainOptions& options) {
+    if (training.run.sample_every > 0)
+      fail_usage("--sample-every: no samples are written beside matrices held as {}", options.base);
+    answers = 0;
+  }
+
+  void check_random_base() {
+    if (!random_base && !tokenizer_file.empty()) fail_usage("--tokenizer is for --random-base: weights have their own");
+    if (!random_base) return;
+    if (!training.run.init.empty())
+      fail_usage("--random-base draws weights, --model {} reads them: give one of them", training.run.init);
+    if (!flags.given("preset") || tokenizer_file.empty())
+      fail_usage("--random-base needs --preset, the model's shape, and --tokenizer, which reads the examples");
+    answers = 0;  // such a model has nothing to say
   }
 
   std::shared_ptr<const Augmenter> augmenter(const TrainOptions& o) {
@@ -126,6 +153,7 @@ struct Finetune {
   }
 
   static Tokenizer tokenizer_of(const std::string& path) {
+    if (path.ends_with(".model")) return Tokenizer(read_file(path));
     SafetensorsFile file(path);
     if (!file.has("tokenizer.model")) fail("{} has no tokenizer, and instruction data are texts", path);
     ConstTensor model = file.tensor("tokenizer.model");

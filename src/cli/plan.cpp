@@ -13,7 +13,7 @@ struct Plan {
   double memory_gb = 0;
 
   void declare(CLI::App& command) {
-    command.add_option("--init", init, "weights file whose configuration is planned")->type_name("FILE")->group("Run");
+    command.add_option("--init,--model", init, "weights file whose configuration is planned")->type_name("FILE")->group("Run");
     command.add_option("--memory-gb", memory_gb, "memory that it must fit into (default: the device's)")
         ->default_str("")
         ->type_name("NUMBER")
@@ -26,7 +26,7 @@ struct Plan {
     options.resolve(0);
     int64_t limit = memory_gb > 0 ? static_cast<int64_t>(memory_gb * 1e9) : common.make()->memory_bytes();
     TrainOptions wide = options;
-    wide.type = wide.master = wide.moments = Dtype::fp32;
+    wide.type = wide.master = wide.moments = Dtype::fp32, wide.base.clear(), wide.held.clear();
     MemoryPlan plan = plan_memory(options, true), all_fp32 = plan_memory(wide, true);
     std::string fitting = plan.total() > limit ? flags_that_fit(options, true, limit) : "";
     common.json ? print_json(options, plan, all_fp32, limit, fitting)
@@ -36,9 +36,10 @@ struct Plan {
   static void print_table(const TrainOptions& o, const MemoryPlan& plan, const MemoryPlan& all_fp32, int64_t limit,
                           const std::string& fitting) {
     auto human = [](int64_t bytes) { return human_bytes(static_cast<double>(bytes)); };
-    fmt::print("{} parameters; {} x {} tokens at a time of {} sequences, memory {}; {}, master {}, moments {}{}\n\n",
+    fmt::print("{} parameters; {} x {} tokens at a time of {} sequences, memory {}; {}, master {}, moments {}{}{}\n\n",
                plan.parameters, o.micro_batch, o.segment, o.lanes, o.config.mem_len, dtype_name(o.type),
-               dtype_name(o.master), dtype_name(o.moments), o.recompute ? ", recomputed" : "");
+               dtype_name(o.master), dtype_name(o.moments), o.base.empty() ? "" : fmt::format(", what does not train {}", o.base),
+               o.recompute ? ", recomputed" : "");
     fmt::print("{}", plan.table(&all_fp32, "all fp32"));
     fmt::print("\nbytes a parameter: {:.1f}, all fp32 {:.1f}; the whole is {:.1f}% below all fp32\n",
                plan.bytes_per_parameter(), all_fp32.bytes_per_parameter(),

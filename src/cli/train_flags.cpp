@@ -1,5 +1,8 @@
 #include "src/cli/train_flags.h"
 
+#include <nlohmann/json.hpp>
+
+#include "longhand/quantize.h"
 #include "src/train/flags.h"
 
 namespace longhand::cli {
@@ -82,6 +85,34 @@ void copy_given(const Visit& visit, Object& to, const Object& from,
     const auto& other = *static_cast<const std::remove_reference_t<decltype(field)>*>(fields[index++]);
     if (wanted(flag, field != other)) field = other;
   });
+}
+
+/// How a file's metadata say that its matrices are held; empty where they are as they were trained.
+std::string quantization_of(const SafetensorsFile& file) {
+  auto entry = file.metadata().find("longhand.quantization");
+  if (entry == file.metadata().end()) return "";
+  nlohmann::json json = nlohmann::json::parse(entry->second, nullptr, false);
+  return json.is_object() ? json.value("type", "") : "";
+}
+
+/// Fills o.held: matrices stay as a quantised file has them; those of other weights that do not train become what
+/// --base says.
+void hold_matrices(TrainOptions& o, const std::string& source) {
+  if (!source.empty()) {
+    SafetensorsFile file(source);
+    o.held = read_formats(file, o.config, o.type).matrices;
+    std::string type = quantization_of(file);
+    if (!o.held.empty() && !o.base.empty() && o.base != type)
+      fail_usage("--base {}: {} holds its matrices as {} already: leave it out", o.base, source, type);
+    if (!o.held.empty()) o.base = type;
+    std::erase_if(o.held, [&](const auto& entry) { return !entry.second.packed() && o.trains(entry.first); });
+  }
+  if (o.base.empty() || !o.held.empty()) return;
+  o.held = quantized_formats(o.config, QuantizeOptions::of(parse_weight_type(o.base, "--base")), o.type).matrices;
+  std::erase_if(o.held, [&](const auto& entry) { return o.has_gradient(entry.first); });
+  if (o.held.empty())
+    fail_usage("--base {} is for matrices that do not train, and all of them do: give --lora 8, or --train-only",
+               o.base);
 }
 
 bool same_shapes(const ModelConfig& a, const ModelConfig& b) {
@@ -170,6 +201,7 @@ TrainOptions TrainFlags::options(const CLI::App& command, const Common& common, 
   auto visit_finetune = [](auto& object, auto&& on) { visit_finetune_flags(object, on); };
   copy_given(visit_finetune, options, parsed_, [&](const TrainFlag& flag, bool) { return given(flag_key(flag)); });
   if (options.config.lora_rank > 0 && options.config.lora_sites.empty()) options.config.lora_sites = "q,v";
+  hold_matrices(options, checkpoint.empty() ? init : checkpoint);
   return options;
 }
 

@@ -73,7 +73,7 @@ std::string QuantizeOptions::json() const {
 WeightFormats quantized_formats(const ModelConfig& config, const QuantizeOptions& options, Dtype type) {
   WeightFormats formats{type, {}};
   for (const ParameterInfo& info : parameter_list(config)) {
-    if (!info.matrix || is_adapter(info.name)) continue;  // adapters are small
+    if (!info.matrix || is_lora(info.name) || is_adapter(info.name)) continue;  // they are small
     bool embedding = info.name == "embedding.weight", output = info.name.starts_with("output.");
     WeightType wanted = embedding ? options.embedding : output ? options.output : options.type;
     formats.matrices[info.name] = format_of(wanted, options.grouped, info.shape);

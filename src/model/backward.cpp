@@ -5,6 +5,7 @@
 #include <initializer_list>
 
 #include "src/model/pass_state.h"
+#include "src/model/project.h"
 
 namespace longhand {
 
@@ -93,7 +94,7 @@ void Pass::State::feedforward_backward(int64_t layer) {
 
   weight_gradient(g.down, matrix(d_f), matrix(a.activated.rows(0, segment)));
   bias_gradient(g.down_bias, matrix(d_f));
-  device->matmul({.out = matrix(d_u), .a = matrix(d_f), .b = w.down, .transpose_b = false});
+  project_back(*device, {.out = matrix(d_u), .a = matrix(d_f)}, w.down, wide);
   lora_backward(layer, LoraSite::down, matrix(d_f), matrix(a.activated.rows(0, segment)), matrix(d_u));
   device->activation_backward({.d_x = matrix(d_u),
                                .d_out = matrix(d_u),
@@ -102,7 +103,7 @@ void Pass::State::feedforward_backward(int64_t layer) {
                                .dropout = dropout(rates.activation, RandomUse::activation_dropout, layer)});
   weight_gradient(g.up, matrix(d_u), matrix(a.middle.rows(0, segment)));
   bias_gradient(g.up_bias, matrix(d_u));
-  device->matmul({.out = matrix(d_x), .a = matrix(d_u), .b = w.up, .transpose_b = false});
+  project_back(*device, {.out = matrix(d_x), .a = matrix(d_u)}, w.up, wide);
   lora_backward(layer, LoraSite::up, matrix(d_u), matrix(a.middle.rows(0, segment)), matrix(d_x));
 
   if (!pre()) {  // the residual of the feed-forward part is x itself
@@ -135,7 +136,7 @@ void Pass::State::attention_backward(int64_t layer, const Tensor& d_y) {
   Tensor attended = a.attended.rows(0, segment), d_o = d_attended.rows(0, segment);
 
   weight_gradient(g.output, matrix(d_y), matrix(attended));
-  device->matmul({.out = matrix(d_o), .a = matrix(d_y), .b = w.output, .transpose_b = false});
+  project_back(*device, {.out = matrix(d_o), .a = matrix(d_y)}, w.output, wide);
   lora_backward(layer, LoraSite::output, matrix(d_y), matrix(attended), matrix(d_o));
 
   Tensor dq = d_q.rows(0, segment), dkv = d_kv.rows(0, keys()), dr = d_r.rows(0, table), kv = a.kv.rows(0, keys());
@@ -175,14 +176,11 @@ void Pass::State::attention_backward(int64_t layer, const Tensor& d_y) {
   if (g.qkv) weight_gradient(g.qkv.rows(heads, 2 * heads), matrix(dkv), matrix(c));
   weight_gradient(g.position, dr, encoding.rows(0, table));
   int64_t skip = pre() ? 0 : memory_length;  // pre-norm's gain and bias do get gradient through memory rows
-  device->matmul({.out = matrix(dc.rows(skip, keys() - skip)),
-                  .a = matrix(dkv.rows(skip, keys() - skip)),
-                  .b = w.qkv.rows(heads, 2 * heads),
-                  .transpose_b = false});
-  device->matmul(
-      {.out = matrix(dc_now), .a = matrix(dq), .b = w.qkv.rows(0, heads), .transpose_b = false, .accumulate = true});
-  lora_backward(layer, LoraSite::q, matrix(dq), matrix(c_now), matrix(dc_now));
   Tensor dc_kept = matrix(dc.rows(skip, keys() - skip));
+  project_back(*device, {.out = dc_kept, .a = matrix(dkv.rows(skip, keys() - skip))}, w.qkv.rows(heads, 2 * heads),
+               wide);
+  project_back(*device, {.out = matrix(dc_now), .a = matrix(dq), .accumulate = true}, w.qkv.rows(0, heads), wide);
+  lora_backward(layer, LoraSite::q, matrix(dq), matrix(c_now), matrix(dc_now));
   lora_backward(layer, LoraSite::k, matrix(dkv).slice(1, 0, heads), matrix(c), dc_kept);
   lora_backward(layer, LoraSite::v, matrix(dkv).slice(1, heads, heads), matrix(c), dc_kept);
   lora_backward(layer, LoraSite::position, dr, encoding.rows(0, table), {});

@@ -160,14 +160,7 @@ void Pass::State::layer_forward(int64_t layer, bool again) {
                              .dropout = dropout(rates.residual, RandomUse::residual_dropout, layer)});
 
   Tensor up = a.up.rows(0, segment), activated = a.activated.rows(0, segment);
-  project(*device,
-          {.out = matrix(activated),
-           .pre_activation = matrix(up),
-           .a = matrix(middle),
-           .bias = w.up_bias,
-           .activation = config.activation,
-           .dropout = dropout(rates.activation, RandomUse::activation_dropout, layer)},
-          up_weight(layer));
+  up_forward(layer, matrix(up), matrix(activated), matrix(middle));
   bool joined = again && pre();  // the layer's output stands already in the next one's context
   if (joined && !config.adapter_on(AdapterSite::feedforward)) return;
   Tensor f = part_output(layer, AdapterSite::feedforward);
@@ -175,6 +168,26 @@ void Pass::State::layer_forward(int64_t layer, bool again) {
   lora_forward(layer, LoraSite::down, matrix(f), matrix(activated));
   f = adapter_forward(layer, AdapterSite::feedforward, f);
   if (!joined) join_forward(layer, f, pre() ? middle_sum : middle);
+}
+
+// up = W_1 x + b_1 with its low-rank update; activated = dropout(act(up)). One product where nothing has to join in
+// between.
+void Pass::State::up_forward(int64_t layer, const Tensor& up, const Tensor& activated, const ConstTensor& x) {
+  const LayerTensors& w = weights->layers[layer];
+  Dropout mask = dropout(rates.activation, RandomUse::activation_dropout, layer);
+  if (!w.up.packed() && w.low_rank(LoraSite::up).a.empty())
+    return project(*device,
+                   {.out = activated,
+                    .pre_activation = up,
+                    .a = x,
+                    .bias = w.up_bias,
+                    .activation = config.activation,
+                    .dropout = mask},
+                   w.up);
+  project(*device, {.out = up, .a = x, .bias = w.up_bias}, w.up);
+  lora_forward(layer, LoraSite::up, up, x);
+  device->activation_forward({.out = activated, .x = up, .activation = config.activation});
+  if (mask) device->layernorm_forward({.sum = activated, .x = activated, .dropout = mask});
 }
 
 Tensor Pass::State::lse(const LayerActivations& a) const { return front(a.lse, {shape.lanes, config.n_head, segment}); }
@@ -201,6 +214,7 @@ void Pass::State::output_layer() {
   int64_t rows = segment * shape.lanes;
   Tensor h = matrix(hidden.rows(0, segment)), row_losses = losses.rows(0, segment).reshape({rows});
   Tensor d_h = shape.training ? matrix(d_hidden.rows(0, segment)) : Tensor();
+  bool tied = weights->output.data() == weights->embedding.data();
   ConstTensor row_targets = targets.rows(0, segment).reshape({rows});
   ConstTensor row_weights = has_weights ? target_weights.rows(0, segment).reshape({rows}) : Tensor();
   for (int64_t first = 0; first < rows; first += shape.loss_rows) {
@@ -216,8 +230,8 @@ void Pass::State::output_layer() {
                            .scale = loss.scale,
                            .gradient = shape.training});
     if (!shape.training) continue;
-    device->matmul({.out = d_h.rows(first, count), .a = z, .b = weights->embedding, .transpose_b = false});
-    weight_gradient(gradients->embedding, z, h.rows(first, count));
+    project_back(*device, {.out = d_h.rows(first, count), .a = z}, weights->output, wide);
+    if (tied) weight_gradient(gradients->embedding, z, h.rows(first, count));
     bias_gradient(gradients->output_bias, z);
   }
 }

@@ -3,8 +3,7 @@
 //   s = (alpha / r) A x;   out = W x + B s
 //   dB += d_out^T s;   d_s = (alpha / r) B^T d_out;   dA += d_s^T x;   d_x += A^T d_s
 //
-// s is computed again in the backward pass. The product `up` is fused with its activation, so there the update goes
-// into an fp32 copy of the weight: same value, W + (alpha / r) B A.
+// s is computed again in the backward pass.
 #include "src/model/pass_state.h"
 
 namespace longhand {
@@ -14,9 +13,6 @@ void Pass::State::lay_out_lora() {
   int64_t rows = (shape.segment + shape.memory) * shape.lanes, rank = config.lora_rank;
   lora_scale = scratch_arena.take(type, {rank, rank});
   lora_product = scratch_arena.take(type, {rows, rank}), lora_scaled = scratch_arena.take(type, {rows, rank});
-  if (!config.lora_on(LoraSite::up)) return;
-  lora_up_a = scratch_arena.take(Dtype::fp32, {rank, config.d_model});
-  lora_up = scratch_arena.take(Dtype::fp32, {config.d_ff, config.d_model});
 }
 
 void Pass::State::fill_lora_scale() {
@@ -56,19 +52,6 @@ void Pass::State::lora_backward(int64_t layer, LoraSite site, const ConstTensor&
   if (d_x.empty()) return;
   ConstTensor last = d_s.rows(x.size(0) - d_x.size(0), d_x.size(0));
   device->matmul({.out = d_x, .a = last, .b = w.a, .transpose_b = false, .accumulate = true});
-}
-
-Matrix Pass::State::up_weight(int64_t layer) {
-  const LayerTensors& w = weights->layers[layer];
-  const LoraTensors& low = w.low_rank(LoraSite::up);
-  if (low.a.empty()) return w.up;
-  device->matmul({.out = lora_up_a, .a = lora_scale, .b = low.a, .transpose_b = false});
-  if (type == Dtype::fp32)
-    device->copy(lora_up, w.up);
-  else
-    device->cast({.out = lora_up, .x = w.up});
-  device->matmul({.out = lora_up, .a = low.b, .b = lora_up_a, .transpose_b = false, .accumulate = true});
-  return {lora_up, {}};
 }
 
 void Pass::State::weight_gradient(const Tensor& d_weight, const ConstTensor& d_out, const ConstTensor& x) {

@@ -203,13 +203,13 @@ const Tensor& ParameterSet::tensor(const std::string& name) const {
   fail("the model has no parameter {}", name);
 }
 
-void initialize(Device& device, const ParameterSet& weights, uint64_t seed) {
+void initialize(Device& device, const ParameterSet& weights, uint64_t seed, const ParameterSet::Wanted& wanted) {
   ThreadPool pool(device.threads());
   for (size_t i = 0; i < weights.list().size(); ++i) {
     const ParameterInfo& info = weights.list()[i];
+    if (weights.tensors()[i].empty() || (wanted && !wanted(info.name))) continue;
     std::vector<float> values(info.shape.elements(), 0.0f);
     bool norm = info.name.find("norm.") != std::string::npos;
-    if (weights.tensors()[i].empty()) continue;
     bool zero =
         ends_with(info.name, ".bias") || ends_with(info.name, ".lora_b") || ends_with(info.name, ".adapter.up.weight");
     RandomStream stream{.seed = seed, .step = i, .use = RandomUse::initialization};
@@ -236,15 +236,17 @@ void load_parameters(Device& device, const ParameterSet& weights, const Safetens
            from.type() == Dtype::i8 || from.type() == Dtype::u8
                ? "quantised weights are read, not trained, merged or exported"
                : "weights are fp32, bf16 or fp16");
-    if (from.shape() != format.stored(info.shape))
+    Shape expected = is_float(from.type()) ? info.shape : format.stored(info.shape);
+    if (from.shape() != expected)
       fail("{}: tensor {} is {}, the model's configuration needs {}", file.path(), name, from.shape().text(),
-           format.stored(info.shape).text());
+           expected.text());
     if (from.type() != to.type()) {
       store_parameter(device, weights, i, read_floats(file, name));
-      continue;
+    } else {
+      device.upload(to, from.data());
+      if (format.integers()) device.upload(weights.scales()[i], file.tensor(name + ".scales").data());
     }
-    device.upload(to, from.data());
-    if (format.integers()) device.upload(weights.scales()[i], file.tensor(name + ".scales").data());
+    file.forget(name);
   }
 }
 

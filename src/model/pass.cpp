@@ -6,8 +6,15 @@
 
 namespace longhand {
 
-Pass::State::State(const ModelConfig& model, const PassShape& pass_shape, Dtype pass_type)
-    : config(model), shape(pass_shape), type(pass_type) {
+/// Room to widen the largest matrix of a layer at once, where there are packed ones; larger ones go in parts.
+static int64_t elements_to_widen(const ModelConfig& config, const WeightFormats& formats) {
+  bool packed = std::any_of(formats.matrices.begin(), formats.matrices.end(),
+                            [](const auto& entry) { return entry.second.packed(); });
+  return packed ? config.d_model * std::max(config.d_ff, 2 * config.n_head * config.d_head) : 0;
+}
+
+Pass::State::State(const ModelConfig& model, const PassShape& pass_shape, Dtype pass_type, const WeightFormats& formats)
+    : config(model), shape(pass_shape), type(pass_type), wide_elements(elements_to_widen(model, formats)) {
   config.check();
   if (shape.lanes < 1 || shape.segment < 1 || shape.memory < 0)
     fail_usage("a pass over {} lanes of {} tokens with {} of memory", shape.lanes, shape.segment, shape.memory);
@@ -94,6 +101,7 @@ void Pass::State::lay_out_scratch() {
     branch = arena.take(type, {tokens_max, lanes, width});
     if (config.adapter_width > 0) d_adapter = arena.take(type, {tokens_max, lanes, config.adapter_width});
   }
+  if (shape.training && wide_elements > 0) wide = arena.take(type, {wide_elements});
   lay_out_lora();
   int64_t start = arena.mark();
   output = arena.take(type, {tokens_max, lanes, width});
@@ -151,18 +159,21 @@ void Pass::State::repeat(Part part, bool with_loss, const std::function<void()>&
 
 Pass::Pass(Device& device, const ModelConfig& config, const ParameterSet& weights, const ParameterSet* gradients,
            const PassShape& shape, Dtype type)
-    : state_(std::make_shared<State>(config, shape, type)) {
+    : state_(std::make_shared<State>(config, shape, type, weights.formats())) {
   if (shape.training && !gradients) fail("a training pass needs a place for its gradients");
   if (shape.training)
-    for (const ParameterInfo& info : weights.list())
-      if (weights.format(info).integers() || weights.format(info).type == Dtype::fp16)
-        fail("{} is held as {}: such weights are read, not trained", info.name, dtype_name(weights.format(info).type));
+    for (size_t i = 0; i < gradients->list().size(); ++i)
+      if (const ParameterInfo& info = gradients->list()[i];
+          gradients->tensors()[i] && weights.tensors()[i].type() != type)
+        fail("{} is held as {} in a pass of {}: such weights are read, not trained", info.name,
+             dtype_name(weights.tensors()[i].type()), dtype_name(type));
   state_->device = &device, state_->weights = &weights, state_->gradients = gradients;
   state_->commit();
 }
 
-std::vector<std::pair<std::string, int64_t>> Pass::plan(const ModelConfig& config, const PassShape& shape, Dtype type) {
-  State state(config, shape, type);
+std::vector<std::pair<std::string, int64_t>> Pass::plan(const ModelConfig& config, const PassShape& shape, Dtype type,
+                                                        const WeightFormats& formats) {
+  State state(config, shape, type, formats);
   return {{"activations", state.activation_arena.bytes()},
           {"memory", state.memory_arena.bytes()},
           {"scratch", state.scratch_arena.bytes()}};

@@ -45,7 +45,7 @@ struct Joint {
 };
 
 struct Pass::State {
-  State(const ModelConfig& config, const PassShape& shape, Dtype type);
+  State(const ModelConfig& config, const PassShape& shape, Dtype type, const WeightFormats& formats);
 
   void lay_out();
   void lay_out_scratch();
@@ -64,6 +64,7 @@ struct Pass::State {
   void upload(const Batch& batch);
   void forward_layers();
   void layer_forward(int64_t layer, bool again);
+  void up_forward(int64_t layer, const Tensor& up, const Tensor& activated, const ConstTensor& x);
   void join_forward(int64_t layer, const ConstTensor& x, const ConstTensor& residual);
   void roll_memory(int64_t layer);
   Tensor lse(const LayerActivations& a) const;
@@ -87,7 +88,6 @@ struct Pass::State {
   ConstTensor low_rank(const Tensor& a, const ConstTensor& x);
   void lora_forward(int64_t layer, LoraSite site, const Tensor& out, const ConstTensor& x);
   void lora_backward(int64_t layer, LoraSite site, const ConstTensor& d_out, const ConstTensor& x, const Tensor& d_x);
-  Matrix up_weight(int64_t layer);
 
   // Adapters, in src/model/adapters.cpp. Where a part has none, its output is `output` and passes as it is.
   Tensor part_output(int64_t layer, AdapterSite site);
@@ -114,6 +114,7 @@ struct Pass::State {
   ModelConfig config;
   PassShape shape;
   Dtype type;
+  int64_t wide_elements = 0;
   const ParameterSet* weights = nullptr;
   const ParameterSet* gradients = nullptr;
 
@@ -127,9 +128,9 @@ struct Pass::State {
   Tensor hidden, losses;                                                // [T, B, D], [T, B] fp32
   Tensor d_hidden, stream, branch;  // [T, B, D] gradients: of `hidden`, of the residual stream, of what joins it
   // Scratch: each group is used at another time and lies over the others.
+  Tensor wide;                                   // packed weights on their way into a product (project_back)
   Tensor lora_scale;                             // [r, r], alpha / r on its diagonal
   Tensor lora_product, lora_scaled;              // [(T or K) B, r]: A x; (alpha / r) A x
-  Tensor lora_up_a, lora_up;                     // [r, D] and [F, D] fp32: (alpha / r) A; W + (alpha / r) B A
   Tensor d_adapter;                              // [T, B, b]: of an adapter's bottleneck
   Tensor output;                                 // [T, B, D]: attention or feed-forward output before it joins
   Tensor logits;                                 // [loss_rows, V]

@@ -1,4 +1,5 @@
 // How weights are held: their formats, how values get into them, and what a file says about its own.
+#include <algorithm>
 #include <cmath>
 
 #include "longhand/parameters.h"
@@ -23,16 +24,24 @@ Matrix Matrix::rows(int64_t first, int64_t count) const {
 void store_parameter(Device& device, const ParameterSet& set, size_t index, const std::vector<float>& values) {
   const Tensor &to = set.tensors()[index], &scales = set.scales()[index];
   if (to.type() == Dtype::fp32) return device.upload(to, values.data());
-  Arena staging("staging");
+  // Some rows at a time: a matrix of the largest models takes a gigabyte in fp32.
+  constexpr int64_t elements_at_once = 1 << 24;
   const Shape& shape = set.list()[index].shape;
-  staging.take(Dtype::fp32, shape);
+  int64_t width = shape[shape.rank - 1], rows = shape.elements() / width;
+  int64_t at_once = std::clamp<int64_t>(elements_at_once / width, 1, rows);
+  Arena staging("staging");
+  staging.take(Dtype::fp32, {at_once, width});
   staging.commit(device);
-  Tensor wide = staging.take(Dtype::fp32, shape);
-  device.upload(wide, values.data());
-  if (scales)
-    device.quantize({.out = to, .scales = scales, .x = wide});
-  else
-    device.cast({.out = to, .x = wide});
+  Tensor wide = staging.take(Dtype::fp32, {at_once, width}), held = to.reshape({rows, to.elements() / rows});
+  for (int64_t first = 0; first < rows; first += at_once) {
+    int64_t count = std::min(at_once, rows - first);
+    Tensor part = wide.rows(0, count);
+    device.upload(part, values.data() + first * width);
+    if (scales)
+      device.quantize({.out = held.rows(first, count), .scales = scales.rows(first, count), .x = part});
+    else
+      device.cast({.out = held.rows(first, count), .x = part});
+  }
   device.synchronize();
 }
 

@@ -71,6 +71,13 @@ void add_tokenizer(std::vector<NamedTensor>& to, std::string_view model) {
     to.push_back({"tokenizer.model", ConstTensor(model.data(), Dtype::u8, {static_cast<int64_t>(model.size())})});
 }
 
+/// Of a file with weights; one with packed matrices says so as a quantised file does.
+std::map<std::string, std::string> metadata_of(const Trainer::State& s, const char* kind) {
+  std::map<std::string, std::string> metadata{{"longhand.kind", kind}, {"longhand.config", s.options.config.json()}};
+  if (!s.options.held.empty()) metadata["longhand.quantization"] = Json{{"type", s.options.base}}.dump();
+  return metadata;
+}
+
 /// Fails with the first setting in which two runs differ.
 void must_agree(const Json& then, const Json& now, const std::string& where, const std::string& prefix) {
   for (const auto& [key, value] : now.items()) {
@@ -139,10 +146,9 @@ void Trainer::save_checkpoint(const std::string& path, std::string_view tokenize
     tensors.push_back(
         {"curriculum.losses", ConstTensor(losses.data(), Dtype::fp32, {static_cast<int64_t>(losses.size())})});
   add_tokenizer(tensors, tokenizer_model);
-  write_safetensors(path, tensors,
-                    {{"longhand.kind", "checkpoint"},
-                     {"longhand.config", s.options.config.json()},
-                     {training_key, training_state(s).dump()}});
+  std::map<std::string, std::string> metadata = metadata_of(s, "checkpoint");
+  metadata[training_key] = training_state(s).dump();
+  write_safetensors(path, tensors, metadata);
 }
 
 void Trainer::save_weights(const std::string& path, std::string_view tokenizer_model) {
@@ -158,7 +164,7 @@ void Trainer::save_weights(const std::string& path, std::string_view tokenizer_m
     return;
   }
   add_tokenizer(tensors, tokenizer_model);
-  write_safetensors(path, tensors, {{"longhand.kind", "weights"}, {"longhand.config", s.options.config.json()}});
+  write_safetensors(path, tensors, metadata_of(s, "weights"));
 }
 
 std::string Trainer::restore(const SafetensorsFile& file) {

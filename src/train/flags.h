@@ -73,6 +73,8 @@ void visit_finetune_flags(Options& o, Visitor&& on) {
   on(F{"--adapters,--adapter-width", "width of the bottleneck adapters behind parts of every layer; 0 (default): none"},
      o.config.adapter_width);
   on(F{"--adapter-sites", "parts with an adapter: attention, feedforward (default: both)"}, o.config.adapter_sites);
+  on(F{"--base", "hold the matrices that do not train as int8, int4, fp16 or bf16 (default: as the file has them)"},
+     o.base);
   on(F{"--train-only", "train the parameters that match: *.bias or embedding.*, several separated by commas"},
      o.train_only);
   on(F{"--freeze", "leave the parameters that match as they are: layers.0.*,*.norm.*"}, o.freeze);

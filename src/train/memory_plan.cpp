@@ -45,18 +45,19 @@ MemoryPlan plan_memory(const TrainOptions& o, bool validation) {
   plan.parameters = o.config.parameters();
   for (const ParameterInfo& info : parameter_list(o.config))
     if (o.trains(info.name)) plan.trained += info.shape.elements();
-  plan.rows = {{"weights", ParameterSet("", o.config, o.type).bytes()},
+  plan.rows = {{"weights", ParameterSet("", o.config, o.formats()).bytes()},
                {"gradients", gradient_bytes(o)},
                {"master", o.has_master() ? trained_bytes(o, o.master) : 0},
                {"moments", 2 * trained_bytes(o, o.moments)}};
-  for (const auto& [name, bytes] : Pass::plan(o.config, o.pass_shape(), o.type)) plan.rows.push_back({name, bytes});
+  for (const auto& [name, bytes] : Pass::plan(o.config, o.pass_shape(), o.type, o.formats()))
+    plan.rows.push_back({name, bytes});
   int64_t aside = LaneMemory(o.config, o.pass_shape(), o.micro_batches(), o.type, o.fgm > 0).bytes();
   for (MemoryPlan::Row& row : plan.rows)
     if (row.name == "memory") row.bytes += aside;
   if (o.fgm > 0) plan.rows.push_back({"adversarial", AdversarialStep(o.config, o.type, 0).bytes()});
   if (validation) {
     int64_t bytes = 0;
-    for (const auto& row : Pass::plan(o.config, o.validation_shape(), o.type)) bytes += row.second;
+    for (const auto& row : Pass::plan(o.config, o.validation_shape(), o.type, o.formats())) bytes += row.second;
     plan.rows.push_back({"validation", bytes});
   }
   return plan;

@@ -89,6 +89,12 @@ void TrainOptions::resolve(int64_t batches_per_epoch) {
         "with --train-only, with --lora give it updates by --lora-sites up,down and more, with --adapters leave it "
         "among "
         "--adapter-sites");
+  for (const ParameterInfo& p : list)
+    if (auto packed = held.find(p.name); packed != held.end() && packed->second.packed() && has_gradient(p.name))
+      fail_usage(
+          "{} is held as {}, and is read, not trained: give --lora 8 to train updates beside such matrices, "
+          "or name what does train with --train-only",
+          p.name, dtype_name(packed->second.type));
   if (batches_per_epoch > 0 && (steps == 0 || epochs > 0)) {
     double wanted = std::ceil((epochs > 0 ? epochs : 1) * static_cast<double>(batches_per_epoch) - 1e-9);
     int64_t whole = std::max<int64_t>(1, static_cast<int64_t>(wanted));

@@ -104,18 +104,17 @@ class Run {
   void start(Device& device) {
     std::string damage, note;
     std::string checkpoint = run_.resume ? newest_checkpoint(files_.directory(), &damage) : "";
-    trainer_.emplace(device, options_, data_, validation_ ? run_.validate_tokens : 0);
+    std::string source = checkpoint.empty() ? run_.init : checkpoint;
+    std::optional<SafetensorsFile> file;
+    if (!source.empty()) file.emplace(source);
+    if (checkpoint.empty() && file) file->verify();
+    trainer_.emplace(device, options_, data_, validation_ ? run_.validate_tokens : 0, file ? &*file : nullptr);
     tokenizer_ = std::string(data_.tokenizer_model());
-    if (!checkpoint.empty()) {
-      SafetensorsFile file(checkpoint);
-      note = trainer_->restore(file);
-      take_tokenizer(file);
-    } else if (!run_.init.empty()) {
-      SafetensorsFile file(run_.init);
-      file.verify();
-      trainer_->load_weights(file);
-      take_tokenizer(file);
-    }
+    if (!checkpoint.empty())
+      note = trainer_->restore(*file);
+    else if (file)
+      trainer_->load_weights(*file);
+    if (file) take_tokenizer(*file);
     int64_t step = trainer_->steps_done();
     if (files_.wanted()) log_ = RunLog(files_.log(), step);
     if (!log_.continued()) log_.meta(*trainer_, plan_, run_.command, threads_);

@@ -50,7 +50,7 @@ Trainer::State::State(Device& on, const TrainOptions& o, const TokenFile& file)
       data(file),
       schedule(o.make_schedule()),
       loader(make_loader(o, file.train())),
-      weights("weights", o.config, o.type),
+      weights("weights", o.config, o.formats()),
       gradients("gradients", o.config, o.type, [o](const std::string& name) { return o.has_gradient(name); }),
       m("moments", o.config, o.moments, trained(o)),
       v("moments", o.config, o.moments, trained(o)),
@@ -81,10 +81,12 @@ void Trainer::State::round_master() {
     if (master->tensors()[i]) device.cast({.out = weights.tensors()[i], .x = master->tensors()[i], .stream = {}});
 }
 
-Trainer::Trainer(Device& device, const TrainOptions& options, const TokenFile& data, int64_t validate_tokens)
+Trainer::Trainer(Device& device, const TrainOptions& options, const TokenFile& data, int64_t validate_tokens,
+                 const SafetensorsFile* from)
     : state_(std::make_shared<State>(device, options, data)) {
-  initialize(device, state_->weights, options.seed);
-  if (state_->master) initialize(device, *state_->master, options.seed);
+  auto drawn = [&](const std::string& name) { return !from || !from->has(name); };
+  initialize(device, state_->weights, options.seed, drawn);
+  if (state_->master) initialize(device, *state_->master, options.seed, drawn);
   state_->round_master();
   if (!data.validation().empty() && validate_tokens > 0)
     state_->validator.emplace(device, options, state_->weights, validate_tokens);
