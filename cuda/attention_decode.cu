@@ -7,17 +7,19 @@
 // query and head, and a query's bits do not depend on its neighbours. Within a block a group of lanes takes a row of
 // keys, each lane 16 bytes of it at once (one element where rows are not aligned), four rows in flight.
 //   Dense: every split leaves its largest score, its sum and its weighted values; a second kernel adds them in order.
+//   Pages: the same, a split being a page that the query keeps (cuda/attention_decode_pages.cu chooses them).
 //   Top-k: the first kernel leaves the scores, the second finds the topk-th largest by radix selection, lists the kept
 //   distances in rising order and adds their values.
-// Moves N·H·window·dh elements of keys and as many of values (top-k: topk of them); r is shared by all queries and
-// comes from the second-level cache. Limit: memory bandwidth.
+// Integers of 8 bits become floats as they are loaded; a row's scale multiplies its sum, or its weight. Moves
+// N·H·window·dh elements of keys and as many of values (top-k: topk of them; pages: 64 a page of both); r is shared by
+// all queries and comes from the second-level cache. Limit: memory bandwidth.
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
 
+#include "cuda/attention_decode.h"
 #include "cuda/gpu_device.h"
-#include "cuda/numeric.h"
-#include "src/device/checks.h"
+#include "src/device/ring_checks.h"
 
 namespace longhand::LONGHAND_GPU {
 namespace {
@@ -25,43 +27,18 @@ namespace {
 constexpr int split_threads = 128, select_threads = 256, combine_threads = 128;
 constexpr int longest_split = 512, rows_in_flight = 4, most_columns = 256;
 
+/// Keys, values and r of a block's sequence and head.
 template <class T>
-struct Decode {
-  T* out;
-  const T *q, *keys, *values, *r, *u, *v;
-  const int64_t* position;
-  const int32_t* sequence;
-  int64_t out_row, out_head, q_row, q_head, u_head, v_head, r_row, r_head;
-  int64_t key_sequence, key_slot, key_head, value_sequence, value_slot, value_head;
-  int64_t sequences, slots, window, distances, topk, split, splits;
-  int heads, width, group;  // group: lanes that share a row, a power of two
-  float sigma;
-  float* partial;   // [N, H, splits, 2 + width]: largest score, sum, weighted values
-  float* scores;    // [N, H, window], top-k
-  float* weights;   // [N, H, topk]
-  int32_t* chosen;  // [N, H, topk]: distances
-  unsigned long long* fault;
-};
-
-/// The query and head of a block, and where its keys lie. A query that is nowhere in the rings sees nothing.
-template <class T>
-struct Place {
-  int64_t row, head, position, visible, newest_slot;
+struct Place : DecodePlace {
   const T *keys, *values, *r;
+  const float *key_scales, *value_scales, *r_scales;
 
-  __device__ __forceinline__ Place(const Decode<T>& a, int64_t row, int64_t head) : row(row), head(head) {
-    position = a.position[row];
-    int64_t sequence = a.sequence[row];
-    if (position < 0 || sequence < 0 || sequence >= a.sequences) position = -1, sequence = 0;
-    visible = position + 1 < a.window ? position + 1 : a.window;
-    newest_slot = position % a.slots;
-    keys = a.keys + sequence * a.key_sequence + head * a.key_head;
-    values = a.values + sequence * a.value_sequence + head * a.value_head;
-    r = a.r + head * a.r_head;
-  }
-  __device__ __forceinline__ int64_t slot(const Decode<T>& a, int64_t distance) const {
-    int64_t slot = newest_slot - distance;
-    return slot < 0 ? slot + a.slots : slot;
+  __device__ __forceinline__ Place(const Decode& a, int64_t row, int64_t head) : DecodePlace(a, row, head) {
+    keys = a.keys.of<T>(sequence, head), values = a.values.of<T>(sequence, head), r = a.r.of<T>(0, head);
+    if constexpr (sizeof(T) == 1) {
+      key_scales = a.key_scales.of<float>(sequence, head), value_scales = a.value_scales.of<float>(sequence, head);
+      r_scales = a.r_scales.of<float>(0, head);
+    }
   }
 };
 
@@ -78,17 +55,6 @@ __device__ __forceinline__ void load_columns(float (&x)[P], const T* row, int co
   }
 }
 
-/// query[0] = (q + u) / sqrt(dh), query[1] = (q + v) / sqrt(dh), each padded with zeros to `padded` columns.
-template <class T>
-__device__ __forceinline__ void load_query(const Decode<T>& a, const Place<T>& at, float* query, int padded) {
-  const T* q = a.q + at.row * a.q_row + at.head * a.q_head;
-  for (int c = threadIdx.x; c < padded; c += blockDim.x) {
-    float x = c < a.width ? to_float(q[c]) : 0.0f;
-    query[c] = c < a.width ? (x + to_float(a.u[at.head * a.u_head + c])) * a.sigma : 0.0f;
-    query[padded + c] = c < a.width ? (x + to_float(a.v[at.head * a.v_head + c])) * a.sigma : 0.0f;
-  }
-}
-
 template <int P>
 __device__ __forceinline__ void add_products(float (&sum)[rows_in_flight], const float* query,
                                              const float (&x)[rows_in_flight][P]) {
@@ -102,19 +68,21 @@ __device__ __forceinline__ void add_products(float (&sum)[rows_in_flight], const
 
 /// scores[j] = the score at distance first + j, j < count.
 template <int P, class T>
-__device__ __forceinline__ void score_rows(const Decode<T>& a, const Place<T>& at, const float* query, int padded,
+__device__ __forceinline__ void score_rows(const Decode& a, const Place<T>& at, const float* query, int padded,
                                            int64_t first, int count, float* scores) {
   int lane = threadIdx.x % a.group, group = threadIdx.x / a.group, groups = split_threads / a.group;
   for (int base = 0; base < count; base += groups * rows_in_flight) {
     const T *key[rows_in_flight], *r[rows_in_flight];
-    float sum[rows_in_flight];
+    float sum[rows_in_flight], position_sum[rows_in_flight], scale[2][rows_in_flight];
 #pragma unroll
     for (int i = 0; i < rows_in_flight; ++i) {
       int j = base + i * groups + group;
-      int64_t distance = first + (j < count ? j : count - 1);
-      key[i] = at.keys + at.slot(a, distance) * a.key_slot;
-      r[i] = at.r + (distance < a.distances ? distance : a.distances - 1) * a.r_row;
-      sum[i] = 0.0f;
+      int64_t distance = first + (j < count ? j : count - 1), slot = at.slot(a, distance);
+      int64_t r_row = distance < a.distances ? distance : a.distances - 1;
+      key[i] = at.keys + slot * a.keys.row, r[i] = at.r + r_row * a.r.row;
+      sum[i] = position_sum[i] = 0.0f;
+      if constexpr (sizeof(T) == 1)
+        scale[0][i] = at.key_scales[slot * a.key_scales.row], scale[1][i] = at.r_scales[r_row * a.r_scales.row];
     }
     for (int column = lane * P; column < padded; column += a.group * P) {
       float x[rows_in_flight][P];
@@ -123,10 +91,11 @@ __device__ __forceinline__ void score_rows(const Decode<T>& a, const Place<T>& a
       add_products(sum, query + column, x);
 #pragma unroll
       for (int i = 0; i < rows_in_flight; ++i) load_columns(x[i], r[i], column, a.width);
-      add_products(sum, query + padded + column, x);
+      add_products(sizeof(T) == 1 ? position_sum : sum, query + padded + column, x);
     }
 #pragma unroll
     for (int i = 0; i < rows_in_flight; ++i) {
+      if constexpr (sizeof(T) == 1) sum[i] = sum[i] * scale[0][i] + position_sum[i] * scale[1][i];
       for (int step = a.group / 2; step > 0; step /= 2) sum[i] += __shfl_xor_sync(all_lanes, sum[i], step);
       int j = base + i * groups + group;
       if (lane == 0 && j < count) scores[j] = sum[i];
@@ -138,7 +107,7 @@ __device__ __forceinline__ void score_rows(const Decode<T>& a, const Place<T>& a
 /// [threads / 32][most_columns] floats. Groups of lanes take every groups-th row; lanes, then warps add in a fixed
 /// order.
 template <int P, int threads, class T, class Weight, class Distance, class Store>
-__device__ __forceinline__ void add_values(const Decode<T>& a, const Place<T>& at, int count, float* sums,
+__device__ __forceinline__ void add_values(const Decode& a, const Place<T>& at, int count, float* sums,
                                            const Weight& weight, const Distance& distance_of, const Store& store) {
   int lane = threadIdx.x % a.group, group = threadIdx.x / a.group, groups = threads / a.group;
   int columns = a.group * P;
@@ -149,8 +118,10 @@ __device__ __forceinline__ void add_values(const Decode<T>& a, const Place<T>& a
 #pragma unroll
       for (int i = 0; i < rows_in_flight; ++i) {
         int j = base + i * groups + group, valid = j < count ? j : count - 1;
+        int64_t slot = at.slot(a, distance_of(valid));
         w[i] = j < count ? weight(valid) : 0.0f;
-        load_columns(x[i], at.values + at.slot(a, distance_of(valid)) * a.value_slot, first + lane * P, a.width);
+        if constexpr (sizeof(T) == 1) w[i] *= at.value_scales[slot * a.value_scales.row];
+        load_columns(x[i], at.values + slot * a.values.row, first + lane * P, a.width);
       }
 #pragma unroll
       for (int i = 0; i < rows_in_flight; ++i)
@@ -181,23 +152,29 @@ __device__ __forceinline__ float exponentials(float* scores, int count, float la
   return block_sum<threads>(sum, shared);
 }
 
-/// Block (row * splits + split, head). Dense: the split's partial result. Top-k: its scores.
+/// How many splits a query's keys take.
+__device__ __forceinline__ int64_t splits_of(const Decode& a, const DecodePlace& at) {
+  if (!a.pages || at.visible == 0) return (at.visible + a.split - 1) / a.split;
+  return at.pages() < a.splits ? at.pages() : a.splits;
+}
+
+/// Block (row * splits + split, head). Dense, pages: the split's partial result. Top-k: its scores.
 template <int P, class T>
-__global__ void __launch_bounds__(split_threads, 4) decode_split_kernel(Decode<T> a) {
+__global__ void __launch_bounds__(split_threads, 4) decode_split_kernel(const Decode a) {
   SIMT_SHARED(float, scores, [longest_split]);
   SIMT_SHARED(float, sums, [split_threads / 32 * most_columns]);
   SIMT_SHARED(float, warps, [split_threads / 32]);
   SIMT_DYN_SHARED(float, query);
   Place<T> at(a, blockIdx.x / a.splits, blockIdx.y);
-  int64_t split = blockIdx.x % a.splits, first = split * a.split;
+  int64_t split = blockIdx.x % a.splits, first = split * a.split, pair = at.row * a.heads + at.head;
   if (at.visible == 0 && split == 0 && threadIdx.x == 0) report_fault(a.fault, at.row, a.sequence[at.row]);
-  if (first >= at.visible) return;
+  if (split >= splits_of(a, at)) return;
   int count = static_cast<int>(at.visible - first < a.split ? at.visible - first : a.split);
+  if (a.pages) first = a.runs[pair * a.splits + split].first, count = a.runs[pair * a.splits + split].count;
   int padded = (a.width + P - 1) / P * P;
   load_query(a, at, query, padded);
   __syncthreads();
-  int64_t pair = at.row * a.heads + at.head;
-  if (a.topk > 0) {
+  if (a.topk > 0 && !a.pages) {
     score_rows<P>(a, at, query, padded, first, count, a.scores + pair * a.window + first);
     return;
   }
@@ -215,11 +192,10 @@ __global__ void __launch_bounds__(split_threads, 4) decode_split_kernel(Decode<T
 }
 
 /// Block (row, head): the splits' partial results, added in order.
-template <class T>
-__global__ void __launch_bounds__(combine_threads) decode_combine_kernel(Decode<T> a) {
-  Place<T> at(a, blockIdx.x, blockIdx.y);
+__global__ void __launch_bounds__(combine_threads) decode_combine_kernel(const Decode a) {
+  DecodePlace at(a, blockIdx.x, blockIdx.y);
   if (at.visible == 0) return;
-  int64_t splits = (at.visible + a.split - 1) / a.split, step = 2 + a.width;
+  int64_t splits = splits_of(a, at), step = 2 + a.width;
   const float* partial = a.partial + (at.row * a.heads + at.head) * a.splits * step;
   float largest = partial[0];
   for (int64_t s = 1; s < splits; ++s) largest = fmaxf(largest, partial[s * step]);
@@ -229,7 +205,7 @@ __global__ void __launch_bounds__(combine_threads) decode_combine_kernel(Decode<
       float scale = expf(partial[s * step] - largest);
       total += scale * partial[s * step + 1], sum += scale * partial[s * step + 2 + c];
     }
-    a.out[at.row * a.out_row + at.head * a.out_head + c] = from_float<T>(sum / total);
+    a.store(at.row * a.out_row + at.head * a.out_head + c, sum / total);
   }
 }
 
@@ -298,7 +274,7 @@ __device__ __forceinline__ int sum_before(int x, int* warps) {
 /// Block (row, head): lists the topk largest scores in the order of their distances, then their softmax and values.
 /// Every thread looks through one stretch of neighbouring distances.
 template <int P, class T>
-__global__ void __launch_bounds__(select_threads, P == 1 ? 8 : 0) decode_select_kernel(Decode<T> a) {
+__global__ void __launch_bounds__(select_threads, P == 1 ? 6 : 0) decode_select_kernel(const Decode a) {
   SIMT_SHARED(int, histogram, [256]);
   SIMT_SHARED(Threshold, threshold, [1]);
   SIMT_SHARED(int, counts, [select_threads / 32]);
@@ -331,40 +307,12 @@ __global__ void __launch_bounds__(select_threads, P == 1 ? 8 : 0) decode_select_
   float sum = exponentials<select_threads>(weights, keep, largest, warps);
   add_values<P, select_threads>(
       a, at, keep, sums, [&](int j) { return weights[j]; }, [&](int j) { return static_cast<int64_t>(chosen[j]); },
-      [&](int c, float x) { a.out[at.row * a.out_row + at.head * a.out_head + c] = from_float<T>(x / sum); });
-}
-
-void check_tensor(const ConstTensor& t, const char* name, Dtype type, const Shape& shape) {
-  if (t.type() != type || t.shape() != shape)
-    fail("attention_decode: {} is {} {}, {} {} was expected", name, dtype_name(t.type()), t.shape().text(),
-         dtype_name(type), shape.text());
-  if (t.size(t.rank() - 1) > 1 && t.stride(t.rank() - 1) != 1)
-    fail("attention_decode: the last axis of {} {} is not contiguous", name, shape.text());
-}
-
-void check_decode(const AttentionDecode& a) {
-  if (a.q.rank() != 3 || a.keys.rank() != 4 || a.r.rank() != 3)
-    fail("attention_decode: q [N, H, dh], keys [S, slots, H, dh] and r [distances, H, dh] are needed");
-  Dtype type = a.q.type();
-  float_index(a.q, "attention_decode", "q");
-  int64_t n = a.q.size(0), heads = a.q.size(1), width = a.q.size(2);
-  check_tensor(a.q, "q", type, {n, heads, width});
-  check_tensor(a.out, "out", type, {n, heads, width});
-  check_tensor(a.keys, "keys", type, {a.keys.size(0), a.keys.size(1), heads, width});
-  check_tensor(a.values, "values", type, a.keys.shape());
-  check_tensor(a.r, "r", type, {a.r.size(0), heads, width});
-  check_tensor(a.u, "u", type, {heads, width});
-  check_tensor(a.v, "v", type, {heads, width});
-  check_tensor(a.position, "position", Dtype::i64, {n});
-  check_tensor(a.sequence, "sequence", Dtype::i32, {n});
-  if (a.window < 1 || a.window > a.keys.size(1) || a.window > INT32_MAX || a.topk < 0 || a.r.size(0) < 1)
-    fail("attention_decode: window {} (1 to {} slots), topk {}, {} distances", a.window, a.keys.size(1), a.topk,
-         a.r.size(0));
+      [&](int c, float x) { a.store(at.row * a.out_row + at.head * a.out_head + c, x / sum); });
 }
 
 /// Rows of keys, values and r all begin at multiples of 16 bytes.
 bool rows_aligned(const AttentionDecode& a) {
-  int64_t piece = 16 / dtype_bytes(a.q.type());
+  int64_t piece = 16 / dtype_bytes(a.keys.type());
   auto aligned = [&](const ConstTensor& t) {
     bool strides = t.size(t.rank() - 1) % piece == 0;
     for (int axis = 0; axis + 1 < t.rank(); ++axis)
@@ -374,61 +322,72 @@ bool rows_aligned(const AttentionDecode& a) {
   return aligned(a.keys) && aligned(a.values) && aligned(a.r);
 }
 
-template <class T>
-Decode<T> arguments(const AttentionDecode& a) {
-  auto data = [](const ConstTensor& t) { return static_cast<const T*>(t.data()); };
-  Decode<T> d{.out = static_cast<T*>(a.out.data()),
-              .q = data(a.q),
-              .keys = data(a.keys),
-              .values = data(a.values),
-              .r = data(a.r),
-              .u = data(a.u),
-              .v = data(a.v)};
+DecodeRows ring_rows(const ConstTensor& t) { return {t.data(), t.stride(0), t.stride(1), t.stride(2)}; }
+DecodeRows table_rows(const ConstTensor& t) { return {t.data(), 0, t.stride(0), t.stride(1)}; }
+
+Decode arguments(const AttentionDecode& a) {
+  Decode d{.q = a.q.data(), .u = a.u.data(), .v = a.v.data(), .out = a.out.data(), .half = a.q.type() == Dtype::bf16};
+  d.keys = ring_rows(a.keys), d.values = ring_rows(a.values), d.r = table_rows(a.r);
+  d.key_scales = ring_rows(a.key_scales), d.value_scales = ring_rows(a.value_scales);
+  d.r_scales = table_rows(a.r_scales);
   d.position = static_cast<const int64_t*>(a.position.data()),
   d.sequence = static_cast<const int32_t*>(a.sequence.data());
   d.out_row = a.out.stride(0), d.out_head = a.out.stride(1), d.q_row = a.q.stride(0), d.q_head = a.q.stride(1);
-  d.u_head = a.u.stride(0), d.v_head = a.v.stride(0), d.r_row = a.r.stride(0), d.r_head = a.r.stride(1);
-  d.key_sequence = a.keys.stride(0), d.key_slot = a.keys.stride(1), d.key_head = a.keys.stride(2);
-  d.value_sequence = a.values.stride(0), d.value_slot = a.values.stride(1), d.value_head = a.values.stride(2);
+  d.u_head = a.u.stride(0), d.v_head = a.v.stride(0);
   d.sequences = a.keys.size(0), d.slots = a.keys.size(1), d.window = a.window, d.distances = a.r.size(0);
-  d.topk = a.topk < a.window ? a.topk : 0;
   d.heads = static_cast<int>(a.q.size(1)), d.width = static_cast<int>(a.q.size(2));
   d.sigma = static_cast<float>(1.0 / std::sqrt(static_cast<double>(a.q.size(2))));
+  d.most_pages = (a.window + 2 * page_rows - 2) / page_rows;
+  if (a.topk > 0 && a.topk_mode == TopkMode::block && pages_kept(a.topk) < d.most_pages) {
+    d.pages = true, d.topk = a.topk, d.split = page_rows, d.splits = pages_kept(a.topk);
+    d.key_bounds = ring_rows(a.key_bounds), d.r_bounds = table_rows(a.r_bounds), d.groups = a.r_bounds.size(0) / 2;
+    return d;
+  }
+  if (a.topk_mode == TopkMode::exact && a.topk < a.window) d.topk = a.topk;
   // About 32 splits a head, so that a single query fills the card; none shorter than 64 keys.
   d.split = std::clamp<int64_t>((a.window + 32 * 64 - 1) / (32 * 64) * 64, 64, longest_split);
   d.splits = (a.window + d.split - 1) / d.split;
   return d;
 }
 
+/// work(T{}) for the types of rings.
+template <class Work>
+void for_ring_type(Dtype type, const Work& work) {
+  if (type == Dtype::i8)
+    work(int8_t{});
+  else
+    for_type(type, work);
+}
+
 }  // namespace
 
 void GpuDevice::attention_decode(const AttentionDecode& a) {
-  check_decode(a);
+  check_attention_decode(a);
   Operation operation(*this);
   int64_t n = a.q.size(0), heads = a.q.size(1), width = a.q.size(2);
   if (n * heads * width == 0) return;
-  for_type(a.q.type(), [&](auto zero) {
+  Decode d = arguments(a);
+  d.fault = fault(Fault::decode_sequence, d.sequences);
+  if (d.pages) decode_choose_pages(d, n);
+  if (d.topk == 0 || d.pages) {
+    d.partial = scratch<float>(n * heads * d.splits * (2 + width));
+  } else {
+    d.scores = scratch<float>(n * heads * d.window);
+    d.weights = scratch<float>(n * heads * d.topk), d.chosen = scratch<int32_t>(n * heads * d.topk);
+  }
+  for_ring_type(a.keys.type(), [&](auto zero) {
     using T = decltype(zero);
-    Decode<T> d = arguments<T>(a);
-    d.fault = fault(Fault::decode_sequence, d.sequences);
-    if (d.topk == 0) {
-      d.partial = scratch<float>(n * heads * d.splits * (2 + width));
-    } else {
-      d.scores = scratch<float>(n * heads * d.window);
-      d.weights = scratch<float>(n * heads * d.topk), d.chosen = scratch<int32_t>(n * heads * d.topk);
-    }
     auto run = [&]<int P>(std::integral_constant<int, P>) {
-      while (d.group < 32 && d.group * P < width) d.group *= 2;
+      for (d.group = 1; d.group < 32 && d.group * P < std::min<int64_t>(width, most_columns);) d.group *= 2;
       size_t query = (width + P - 1) / P * P * 2 * sizeof(float);  // padded, twice
       dim3 rows(static_cast<unsigned>(n), static_cast<unsigned>(heads));
       dim3 splits(static_cast<unsigned>(n * d.splits), static_cast<unsigned>(heads));
       launch({"attention_decode", splits, dim3(split_threads), query, a.q.shape()}, decode_split_kernel<P, T>, d);
-      if (d.topk > 0)
-        launch({"attention_decode", rows, dim3(select_threads), 0, a.q.shape()}, decode_select_kernel<P, T>, d);
+      if (d.partial)
+        launch({"attention_decode", rows, dim3(combine_threads), 0, a.q.shape()}, decode_combine_kernel, d);
       else
-        launch({"attention_decode", rows, dim3(combine_threads), 0, a.q.shape()}, decode_combine_kernel<T>, d);
+        launch({"attention_decode", rows, dim3(select_threads), 0, a.q.shape()}, decode_select_kernel<P, T>, d);
     };
-    d.group = 1;
     if (rows_aligned(a))
       run(std::integral_constant<int, piece<T>>{});
     else

@@ -1,9 +1,9 @@
-// Operations without arithmetic to speak of: conversion, addition, the roll of the memory, storing into a ring.
+// Operations without arithmetic to speak of: conversion, addition, the roll of the memory.
 //
-// One thread takes a piece: 16 bytes of each tensor (addition, ring), eight elements (conversion). Tensors that do not
-// begin at 16 bytes, and a tensor's end, go element by element. Bytes moved, each once: cast n (from + to), add 3 n,
-// roll and ring 2 n times the element's size; limit: memory bandwidth (the stochastic cast computes a quarter of a
-// random block an element, which bf16 output at 6 bytes an element hides).
+// One thread takes a piece: 16 bytes of each tensor (addition), eight elements (conversion). Tensors that do not begin
+// at 16 bytes, and a tensor's end, go element by element. Bytes moved, each once: cast n (from + to), add 3 n, roll 2 n
+// times the element's size; limit: memory bandwidth (the stochastic cast computes a quarter of a random block an
+// element, which bf16 output at 6 bytes an element hides).
 #include "cuda/fp16.h"
 #include "cuda/gpu_device.h"
 #include "cuda/numeric.h"
@@ -76,42 +76,6 @@ __global__ void __launch_bounds__(256) add_kernel(T* out, const T* a, const T* b
   store_part(out + first, x, n - first, aligned);
 }
 
-/// Strides of k or value, and of their ring.
-struct RingStrides {
-  int64_t row, head, sequence, slot, ring_head;
-};
-struct RingRows {
-  int64_t n, heads, width, sequences, slots;
-  RingStrides keys, values;
-  bool aligned;
-};
-
-/// Block row 0 stores keys, block row 1 values.
-template <class T>
-__global__ void __launch_bounds__(256)
-    ring_store_kernel(T* keys, T* values, const T* k, const T* value, const int64_t* position, const int32_t* sequence,
-                      RingRows shape, unsigned long long* fault) {
-  int64_t pieces = (shape.width + piece<T> - 1) / piece<T>;
-  int64_t index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (index >= shape.n * shape.heads * pieces) return;
-  bool second = blockIdx.y == 1;
-  const RingStrides stride = second ? shape.values : shape.keys;
-  int64_t column = index % pieces * piece<T>, head = index / pieces % shape.heads, row = index / pieces / shape.heads;
-  int64_t at = position[row], to_sequence = sequence[row];
-  if (at < 0 || to_sequence < 0 || to_sequence >= shape.sequences) {
-    report_fault(fault, row, sequence[row]);
-    return;
-  }
-  const T* from = (second ? value : k) + row * stride.row + head * stride.head + column;
-  T* to = (second ? values : keys) + to_sequence * stride.sequence + at % shape.slots * stride.slot +
-          head * stride.ring_head + column;
-  if (shape.aligned && column + piece<T> <= shape.width) {
-    *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(from);
-    return;
-  }
-  for (int i = 0; i < piece<T> && column + i < shape.width; ++i) to[i] = from[i];
-}
-
 /// work(T{}) with the C++ type of an fp32, bf16 or fp16 tensor.
 template <class Work>
 void for_cast_type(const ConstTensor& t, const char* what, const Work& work) {
@@ -125,12 +89,6 @@ void for_cast_type(const ConstTensor& t, const char* what, const Work& work) {
     default:
       fail("cast: {} is {}, fp32, bf16 or fp16 was expected", what, dtype_name(t.type()));
   }
-}
-
-void check_ring(const ConstTensor& t, Dtype type, Shape shape, const char* what) {
-  if (t.type() != type || t.shape() != shape || (t.elements() > 0 && t.stride(t.rank() - 1) != 1))
-    fail("ring_store: {} is {} {}, {} {} with a contiguous last axis was expected", what, dtype_name(t.type()),
-         t.shape().text(), dtype_name(type), shape.text());
 }
 
 }  // namespace
@@ -180,40 +138,6 @@ void GpuDevice::memory_roll(const MemoryRoll& a) {
     last = aside;
   }
   copy(a.memory, last);
-}
-
-void GpuDevice::ring_store(const RingStore& a) {
-  constexpr auto name = "ring_store";
-  if (a.k.rank() != 3 || a.keys.rank() != 4) fail("{}: k [N, H, dh] and keys [S, slots, H, dh] are needed", name);
-  float_index(a.k, name, "k");
-  RingRows rows{};
-  rows.n = a.k.size(0), rows.heads = a.k.size(1), rows.width = a.k.size(2);
-  rows.sequences = a.keys.size(0), rows.slots = a.keys.size(1);
-  check_ring(a.k, a.k.type(), {rows.n, rows.heads, rows.width}, "k");
-  check_ring(a.value, a.k.type(), {rows.n, rows.heads, rows.width}, "value");
-  check_ring(a.keys, a.k.type(), {rows.sequences, rows.slots, rows.heads, rows.width}, "keys");
-  check_ring(a.values, a.k.type(), {rows.sequences, rows.slots, rows.heads, rows.width}, "values");
-  check_list(a.position, Dtype::i64, rows.n, name, "position");
-  check_list(a.sequence, Dtype::i32, rows.n, name, "sequence");
-  if (a.k.elements() == 0) return;
-  int64_t in_piece = 16 / dtype_bytes(a.k.type());
-  rows.aligned = true;
-  auto strides = [&](const ConstTensor& from, const Tensor& to) {
-    RingStrides s{from.stride(0), from.stride(1), to.stride(0), to.stride(1), to.stride(2)};
-    for (int64_t stride : {s.row, s.head, s.sequence, s.slot, s.ring_head})
-      rows.aligned = rows.aligned && stride % in_piece == 0;
-    rows.aligned = rows.aligned && aligned16(from.data()) && aligned16(to.data());
-    return s;
-  };
-  rows.keys = strides(a.k, a.keys), rows.values = strides(a.value, a.values);
-  for_type(a.k.type(), [&](auto zero) {
-    using T = decltype(zero);
-    int64_t pieces = rows.n * rows.heads * ((rows.width + piece<T> - 1) / piece<T>);
-    launch({name, dim3(ceil_div(pieces, 256), 2), dim3(256), 0, a.k.shape()}, ring_store_kernel<T>,
-           static_cast<T*>(a.keys.data()), static_cast<T*>(a.values.data()), static_cast<const T*>(a.k.data()),
-           static_cast<const T*>(a.value.data()), a.position.as<int64_t>(), a.sequence.as<int32_t>(), rows,
-           fault(Fault::ring_sequence, rows.sequences));
-  });
 }
 
 }  // namespace longhand::LONGHAND_GPU

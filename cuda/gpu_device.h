@@ -24,6 +24,7 @@ class Transfers;         // cuda/transfers.h
 struct Recording;        // cuda/graphs.cu
 struct NeedsScratch {};  // thrown where scratch would have to grow while a graph is recorded
 struct Attention;        // cuda/attention.h
+struct Decode;           // cuda/attention_decode.h
 struct MmaBackward;      // cuda/attention_mma_backward.h
 
 class GpuDevice final : public Device {
@@ -62,6 +63,7 @@ class GpuDevice final : public Device {
   void attention_backward(const AttentionBackward&) override;
   void attention_decode(const AttentionDecode&) override;
   void ring_store(const RingStore&) override;
+  void page_bounds(const PageBounds&) override;
   void cross_entropy(const CrossEntropy&) override;
   void log_probability(const LogProbability&) override;
   void adamw(const AdamW&) override;
@@ -137,6 +139,8 @@ class GpuDevice final : public Device {
   void attention_backward_mma_keys(const MmaBackward& b, const AttentionBackward& call);
   void attention_backward_mma_queries(const MmaBackward& b, const AttentionBackward& call);
   void attention_backward_mma_distances(const MmaBackward& b, const AttentionBackward& call);
+  /// Fills d.runs with the pages that each of n queries keeps; takes the scratch for it.
+  void decode_choose_pages(Decode& d, int64_t n);
   /// Fills `selected` with every tile's best pages.
   void attention_choose_pages(const Attention& a);
   /// Query tiles [first, first + count), numbered (lane * heads + head) * tiles + tile: from their scores, rows of

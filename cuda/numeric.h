@@ -12,6 +12,7 @@ using bf16_t = __nv_bfloat16;
 constexpr unsigned all_lanes = 0xffffffffu;
 
 __device__ __forceinline__ float to_float(float x) { return x; }
+__device__ __forceinline__ float to_float(int8_t x) { return static_cast<float>(x); }
 __device__ __forceinline__ float to_float(bf16_t x) { return __bfloat162float(x); }
 template <class T>
 __device__ __forceinline__ T from_float(float x) {
@@ -34,6 +35,9 @@ __device__ __forceinline__ void load_piece(float (&x)[piece<T>], const T* from) 
   for (int i = 0; i < 4; ++i) {
     if constexpr (sizeof(T) == 4) {
       x[i] = __uint_as_float(word[i]);
+    } else if constexpr (sizeof(T) == 1) {
+#pragma unroll
+      for (int byte = 0; byte < 4; ++byte) x[4 * i + byte] = static_cast<int8_t>(word[i] >> (8 * byte) & 255);
     } else {
       x[2 * i] = __uint_as_float(word[i] << 16);
       x[2 * i + 1] = __uint_as_float(word[i] & 0xffff0000u);

@@ -24,9 +24,9 @@ struct Speed {
   int64_t decoder_bytes = 0;  // rings, tables, activations
 };
 
-/// `sequences` texts side by side, a token of each a call, `tokens` calls after `warm_up` ones.
-Speed measure_decode(Device& device, const ModelConfig& config, const ParameterSet& weights, int64_t sequences,
-                     int64_t tokens, int64_t window);
+/// As many texts as `shape` says side by side, a token of each a call, `tokens` calls after `warm_up` ones.
+Speed measure_decode(Device& device, const ModelConfig& config, const ParameterSet& weights, DecoderShape shape,
+                     int64_t tokens);
 /// A prompt of `tokens` in one call, logits after its last token; the median of `rounds`.
 Speed measure_prefill(Device& device, const ModelConfig& config, const ParameterSet& weights, int64_t tokens,
                       int64_t rounds);
@@ -53,8 +53,23 @@ struct DraftedTask {
 DraftedSpeed measure_drafts(Device& device, const ModelConfig& config, const ParameterSet& weights,
                             const DraftedTask& task);
 
-/// Bits a byte over the first tokens of every validation stream, `tokens` in all, each stream from nothing.
-double bits_per_byte(Device& device, const LoadedModel& model, const TokenFile& data, int64_t tokens);
+/// What attention takes for one token of one text at a full window, all layers.
+struct AttentionSpeed {
+  Dtype ring = Dtype::fp32;
+  KeyChoice choice;
+  double bytes = 0;    // that it reads: keys, values, R, scales, bounds
+  double seconds = 0;  // the median
+};
+double attention_bytes(const ModelConfig& config, int64_t window, int64_t sequences, Dtype ring,
+                       const KeyChoice& choice);
+/// Times every line with rings that hold random rows, line after line, `rounds` times over.
+void measure_attention(Device& device, const ModelConfig& config, int64_t window, int64_t rounds,
+                       std::vector<AttentionSpeed>& lines);
+
+/// Bits a byte over the first tokens of every validation stream, `tokens` in all, each stream from nothing; the first
+/// `skip` tokens of a stream are read but not counted, and streams no longer than that are left out.
+double bits_per_byte(Device& device, const LoadedModel& model, const TokenFile& data, int64_t tokens,
+                     DecoderShape shape = {}, int64_t skip = 0);
 
 /// Choosing the true continuation of a text among four: items drawn from the validation streams by `seed`, a context of
 /// `context` tokens and four continuations of `length` tokens, one its own and three from elsewhere in the same stream;

@@ -194,19 +194,38 @@ struct AttentionBackward {
 /// The same attention without gradients, over rings: query n stands at position[n] of sequence[n] and sees the keys of
 /// that sequence at distance 0 <= d < window. Position p lies in slot p % slots of its ring; the keys of the queries
 /// themselves are already there, and slots >= window + (queries of one sequence in this call) - 1.
-/// q, out [N, H, dh]; keys, values [S, slots, H, dh]; position [N] i64; sequence [N] i32; r [distances, H, dh]; u, v
-/// [H, dh]. A query's result does not depend on the other queries of the call.
+/// q, out [N, H, dh] and u, v [H, dh] of one type; position [N] i64; sequence [N] i32. keys, values [S, slots, H, dh]
+/// and r [distances, H, dh] of one type: fp32, bf16, or i8, an entry then being its integer times key_scales or
+/// value_scales [S, slots, H], r_scales [distances, H] fp32. A query's result does not depend on the other queries.
+///
+/// topk as in AttentionForward. Block: each query is a tile of its own. key_bounds [S, slots / 32, H, dh] and r_bounds
+/// [2 groups, H, dh] are PageBounds of keys (whole pages that a query sees) and of r; slots are a multiple of 64, and
+/// 63 more, so that no slot of a page in sight has been given to another page.
 struct AttentionDecode {
   Tensor out;
   ConstTensor q, keys, values, r, u, v, position, sequence;
+  ConstTensor key_scales, value_scales, r_scales;
+  ConstTensor key_bounds, r_bounds;
   int64_t window = 0;
-  int64_t topk = 0;  // exact; 0 = dense
+  int64_t topk = 0;  // 0 = dense
+  TopkMode topk_mode = TopkMode::exact;
 };
 
-/// keys, values of N new rows into their rings: keys[sequence[n], position[n] % slots] = k[n]. k, value [N, H, dh].
+/// keys, values of N new rows into their rings: keys[sequence[n], position[n] % slots] = k[n]. k, value [N, H, dh] of
+/// one type, rings as in AttentionDecode: rounded to nearest; i8 as Quantize does it, with one scale a slot and head.
 struct RingStore {
-  Tensor keys, values;
+  Tensor keys, values, key_scales, value_scales;
   ConstTensor k, value, position, sequence;
+};
+
+/// The extremes of every 64 neighbouring rows, column by column: rows 2 p and 2 p + 1 of bounds [S, 2 pages, H, dh]
+/// fp32 are the smallest and the largest entry over rows[s, j], 64 p <= j < 64 p + 64, j not beyond the last row (a
+/// page beyond it holds the last row). rows [S, slots, H, dh] as in AttentionDecode, i8 with scales [S, slots, H]. With
+/// position and sequence, as RingStore took them, only the pages that these rows complete: position % 64 = 63, slots a
+/// multiple of 64.
+struct PageBounds {
+  Tensor bounds;
+  ConstTensor rows, scales, position, sequence;
 };
 
 /// Cross-entropy of a softmax over each row, with its gradient in place: logits [rows, V] becomes d_logits.
@@ -360,6 +379,7 @@ class Device {
   virtual void attention_backward(const AttentionBackward&) = 0;
   virtual void attention_decode(const AttentionDecode&) = 0;
   virtual void ring_store(const RingStore&) = 0;
+  virtual void page_bounds(const PageBounds&) = 0;
   virtual void cross_entropy(const CrossEntropy&) = 0;
   virtual void log_probability(const LogProbability&) = 0;
   virtual void adamw(const AdamW&) = 0;

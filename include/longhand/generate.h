@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -38,11 +39,20 @@ struct LoadedModel {
 LoadedModel load_model(Device& device, const std::string& path, Dtype type,
                        const std::vector<std::string>& adapters = {});
 
+/// Which of the keys that a query sees it attends to: all of them (topk 0), the topk with the largest scores, or, in
+/// block mode, those of its ceil(topk / 64) best pages of 64 keys, the newest two always (see AttentionDecode).
+struct KeyChoice {
+  int64_t topk = 0;
+  TopkMode mode = TopkMode::exact;
+};
+
 /// What is fixed before the first token: it decides every size.
 struct DecoderShape {
-  int64_t sequences = 1;  // S: texts side by side, each with rings of its own
-  int64_t window = 0;     // W: keys a query sees; 0 = segment + mem_len of the configuration
-  int64_t chunk = 64;     // tokens of one call at most
+  int64_t sequences = 1;            // S: texts side by side, each with rings of its own
+  int64_t window = 0;               // W: keys a query sees; 0 = segment + mem_len of the configuration
+  int64_t chunk = 64;               // tokens of one call at most
+  std::optional<Dtype> ring;        // of keys, values and R: fp32, bf16 or i8; none = the activations' type
+  std::optional<KeyChoice> choice;  // none = as the model was trained
 };
 
 class Decoder {
@@ -77,14 +87,19 @@ class Decoder {
   /// been there. (A ring of window + rows - 1 slots has not lost a key that the tokens from `position` on see.)
   void take_back(int32_t sequence, int64_t position);
 
-  /// What a sequence's tokens left behind: keys and values of every layer in turn, each [slots, H, dh] in the weights'
-  /// type, the token of position p in slot p modulo slots. See longhand/session.h.
+  /// What a sequence's tokens left behind: keys and values of every layer in turn, each [slots, H, dh] in the ring's
+  /// type, i8 with their scales [slots, H] after them, the token of position p in slot p modulo slots. See
+  /// longhand/session.h.
   std::vector<Tensor> rings(int32_t sequence) const;
+  /// How many of a sequence's last rows it takes to go on.
+  int64_t rows_needed(int64_t position) const;
   /// A sequence whose rings were filled from elsewhere goes on after `position` tokens.
   void resume(int32_t sequence, int64_t position);
 
   const ModelConfig& config() const;
-  int64_t window() const;  // as it takes effect
+  int64_t window() const;         // as it takes effect
+  Dtype ring() const;             // what keys, values and R are held in
+  std::string attention() const;  // "dense", "topk 64" or "pages 16"
   int64_t sequences() const;
   int64_t rows() const;  // tokens of one call at most
 

@@ -16,7 +16,9 @@ struct Session {
   int64_t position = 0;         // how many of them the decoder has taken
   int64_t window = 0;           // of the decoder
   std::string model;            // LoadedModel::checksum
-  // The rings' last min(position, window) rows, oldest first, [rows, H, dh]: keys, then values, of every layer.
+  std::string attention;        // of the decoder
+  // The rings' last rows, oldest first, as many as it takes to go on, in the order of Decoder::rings().
+  int64_t rows = 0;
   Dtype type = Dtype::fp32;
   Shape row;  // [H, dh]
   std::vector<std::vector<char>> rings;
@@ -24,8 +26,8 @@ struct Session {
 
 Session take_session(Device& device, const Decoder& decoder, const WrittenText& text, const std::string& model);
 
-/// Fails when the session is that of another model, window or type of weights; `where` names it in messages. Reads only
-/// what is fixed in a decoder, so another thread may be using it.
+/// Fails when the session is that of another model, window, choice of keys or type of ring; `where` names it in
+/// messages. Reads only what is fixed in a decoder, so another thread may be using it.
 void check_session(const Decoder& decoder, const Session& session, const std::string& model, const std::string& where);
 
 /// Checks, then puts the session into the text's sequence.

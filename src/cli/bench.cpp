@@ -6,6 +6,7 @@
 
 #include "longhand/bench.h"
 #include "longhand/files.h"
+#include "src/cli/bench_attention.h"
 #include "src/cli/bench_load.h"
 #include "src/cli/bench_speculation.h"
 #include "src/cli/options.h"
@@ -17,7 +18,8 @@ using Json = nlohmann::ordered_json;
 
 struct BenchFlags {
   std::string task, preset = "base", types, dtype = "fp32", group, model, data;
-  int64_t tokens = 0, sequences = 1, window = 0, rounds = 3;
+  int64_t tokens = 0, sequences = 1, window = 0, rounds = 0;
+  DecoderFlags decoder;
   int64_t text_tokens = 60000;
   ChoiceTask choices;
   serve::LoadOptions load;
@@ -129,7 +131,7 @@ Quality measure_quality(Device& device, const BenchFlags& flags, const TokenFile
     quality.right = choose_continuations(device, model, data, flags.choices);
   }
   ParameterSet weights = random_weights(device, large, quantized_formats(large, options, type), common.seed);
-  quality.speed = measure_decode(device, large, weights, 1, flags.tokens ? flags.tokens : 16, flags.window);
+  quality.speed = measure_decode(device, large, weights, {.window = flags.window}, flags.tokens ? flags.tokens : 16);
   return quality;
 }
 
@@ -178,19 +180,25 @@ void run_quantization(const BenchFlags& flags, const Common& common) {
 }
 
 void run_bench(const BenchFlags& flags, const Common& common) {
-  if (flags.sequences < 1 || flags.tokens < 0 || flags.window < 0 || flags.rounds < 1)
-    fail_usage("--sequences and --rounds are 1 or more, --tokens and --window 0 or more");
+  if (flags.sequences < 1 || flags.tokens < 0 || flags.window < 0 || flags.rounds < 0)
+    fail_usage("--sequences is 1 or more, --rounds, --tokens and --window 0 or more");
+  DecoderShape ignored;
+  flags.decoder.apply(ignored);
+  if ((ignored.ring || ignored.choice) && flags.task != "decode")
+    fail_usage("--ring and --attention go with bench decode; bench attention compares all of them");
   int64_t tokens = flags.tokens;
   if (flags.task == "decode")
     return run_speed(flags, common, fmt::format("{} text(s), a token a call", flags.sequences).c_str(),
                      [&](Device& device, const ModelConfig& config, const ParameterSet& weights) {
-                       return measure_decode(device, config, weights, flags.sequences, tokens ? tokens : 32,
-                                             flags.window);
+                       DecoderShape shape{.sequences = flags.sequences, .window = flags.window};
+                       flags.decoder.apply(shape);
+                       return measure_decode(device, config, weights, shape, tokens ? tokens : 32);
                      });
   if (flags.task == "prefill")
     return run_speed(flags, common, fmt::format("a prompt of {} tokens a call", tokens ? tokens : 512).c_str(),
                      [&](Device& device, const ModelConfig& config, const ParameterSet& weights) {
-                       return measure_prefill(device, config, weights, tokens ? tokens : 512, flags.rounds);
+                       return measure_prefill(device, config, weights, tokens ? tokens : 512,
+                                              flags.rounds ? flags.rounds : 3);
                      });
   if (flags.task == "quantization") return run_quantization(flags, common);
   if (flags.task == "speculation") {
@@ -199,12 +207,21 @@ void run_bench(const BenchFlags& flags, const Common& common) {
     drafts.type = parse_dtype(flags.dtype), drafts.weights = types_of(flags, "int8");
     return run_speculation(drafts, config_of(flags.preset), common);
   }
+  if (flags.task == "attention")
+    return run_attention({.shape = config_of(flags.preset),
+                          .model = flags.model,
+                          .data = flags.data,
+                          .dtype = parse_dtype(flags.dtype),
+                          .window = flags.window ? flags.window : 4096,
+                          .rounds = flags.rounds ? flags.rounds : 15,
+                          .text_tokens = flags.text_tokens},
+                         common);
   if (flags.task == "serve") {
     serve::LoadOptions load = flags.load;
     load.model = flags.model, load.tokens = tokens ? tokens : load.tokens;
     return run_load(load, common);
   }
-  fail_usage("bench {}: it takes decode, prefill, speculation, quantization or serve", flags.task);
+  fail_usage("bench {}: it takes decode, prefill, attention, speculation, quantization or serve", flags.task);
 }
 
 }  // namespace
@@ -216,7 +233,8 @@ void add_bench(CLI::App& app, Common& common) {
   auto add = [&](const char* name, auto& value, const char* meaning, const char* type, const char* group) {
     return command->add_option(name, value, meaning)->type_name(type)->group(group);
   };
-  command->add_option("TASK", flags->task, "decode, prefill, speculation, quantization or serve")->required();
+  command->add_option("TASK", flags->task, "decode, prefill, attention, speculation, quantization or serve")
+      ->required();
   add("--preset", flags->preset, "shape of the drawn weights: a preset, or a configuration's .json file", "NAME",
       "Speed");
   add("--types", flags->types, "types of weights, with commas: fp32, bf16, fp16, int8, int4", "LIST", "Speed");
@@ -227,11 +245,13 @@ void add_bench(CLI::App& app, Common& common) {
       "tokens timed (default: decode 32, quantization 16, speculation 400), of the prompt (512), or of an answer (64)",
       "N", "Speed");
   add("--sequences", flags->sequences, "texts side by side (decode)", "N", "Speed");
-  add("--window", flags->window, "keys that a token sees (decode); 0 = segment + memory", "N", "Speed");
-  add("--rounds", flags->rounds, "prompts timed (prefill)", "N", "Speed");
-  add("--model", flags->model, "trained weights (quantization, speculation), or a served model's name (serve)", "FILE",
-      "Quality");
-  add("--data", flags->data, "token file with validation text (quantization)", "FILE", "Quality");
+  add("--window", flags->window, "keys that a token sees (decode; 0 = segment + memory; attention: 4096)", "N",
+      "Speed");
+  add("--rounds", flags->rounds, "prompts timed (prefill: 3), or tokens (attention: 15)", "N", "Speed");
+  add_decoder_flags(*command, flags->decoder, "Speed");
+  add("--model", flags->model,
+      "trained weights (quantization, attention, speculation), or a served model's name (serve)", "FILE", "Quality");
+  add("--data", flags->data, "token file with validation text (quantization, attention)", "FILE", "Quality");
   add("--text-tokens", flags->text_tokens, "tokens that bits a byte are measured on", "N", "Quality");
   add("--items", flags->choices.items, "choices among four continuations", "N", "Quality");
   add("--context", flags->choices.context, "tokens before a choice", "N", "Quality");

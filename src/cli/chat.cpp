@@ -19,6 +19,7 @@ namespace {
 struct ChatFlags {
   ModelFlags model;
   SamplingFlags sampling;
+  DecoderFlags decoder;
   std::string system, session;
 };
 
@@ -62,9 +63,11 @@ void run_chat(const ChatFlags& flags, const Common& common) {
   WrittenText text;
   text.rules = flags.sampling.rules(common.seed, 0);
   text.speculation = speculation(flags.sampling.speculate);
+  DecoderShape shape{.window = flags.sampling.window, .chunk = 128};
+  flags.decoder.apply(shape);
   OpenModel open = open_model(*device, flags.model);
   if (!open.tokenizer) fail_usage("{} has no tokenizer, and a conversation needs one", open.path);
-  Decoder decoder(*device, open.model.config, open.model.weights, {.window = flags.sampling.window, .chunk = 128});
+  Decoder decoder(*device, open.model.config, open.model.weights, shape);
   Writer writer(*device, decoder);
   ChatForm form(*open.tokenizer);
   check_utf8(flags.system, "--system");
@@ -107,6 +110,7 @@ void add_chat(CLI::App& app, Common& common) {
       ->type_name("FILE")
       ->group("Prompt");
   add_sampling_flags(*command, flags->sampling);
+  add_decoder_flags(*command, flags->decoder, "Memory");
   add_model_flags(*command, flags->model);
   command->callback([flags, &common] { common.run = [flags, &common] { run_chat(*flags, common); }; });
 }

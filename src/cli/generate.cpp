@@ -18,6 +18,7 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 struct GenerateFlags {
   ModelFlags model;
   SamplingFlags sampling;
+  DecoderFlags decoder;
   std::string prompt, prompt_file, ids, choices, choices_file;
   int64_t samples = 1;
   bool echo = false, has_prompt = false;
@@ -128,6 +129,8 @@ void run_generate(const GenerateFlags& flags, const Common& common) {
   if (flags.samples < 1) fail_usage("--num-samples {}: it is 1 or more", flags.samples);
   flags.sampling.rules(0, 0);
   Speculation drafts = speculation(flags.sampling.speculate);
+  DecoderShape shape{.sequences = flags.samples, .window = flags.sampling.window, .chunk = 128};
+  flags.decoder.apply(shape);
   auto device = common.make();
   OpenModel open = open_model(*device, flags.model);
   if (!open.tokenizer && !flags.sampling.stop.empty())
@@ -135,8 +138,7 @@ void run_generate(const GenerateFlags& flags, const Common& common) {
   std::shared_ptr<const ChoiceTree> choices = choice_tree(flags, open);
   std::string prompt;
   std::vector<int32_t> tokens = prompt_tokens(flags, open, prompt);
-  Decoder decoder(*device, open.model.config, open.model.weights,
-                  {.sequences = flags.samples, .window = flags.sampling.window, .chunk = 128});
+  Decoder decoder(*device, open.model.config, open.model.weights, shape);
   Writer writer(*device, decoder);
 
   std::vector<Sample> samples(flags.samples);
@@ -207,6 +209,7 @@ void add_generate(CLI::App& app, Common& common) {
   command->add_option("--num-samples", flags->samples, "continuations, each with random numbers of its own")
       ->type_name("N")
       ->group("Writing");
+  add_decoder_flags(*command, flags->decoder, "Memory");
   add_model_flags(*command, flags->model);
   command->callback([flags, prompt, &common] {
     flags->has_prompt = prompt->count() > 0;

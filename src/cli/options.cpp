@@ -107,6 +107,35 @@ Speculation speculation(int64_t speculate) {
   return {.most = speculate};
 }
 
+void add_decoder_flags(CLI::App& command, DecoderFlags& flags, const char* group) {
+  auto add = [&](const char* name, auto& value, const char* meaning, const char* type) {
+    command.add_option(name, value, meaning)->type_name(type)->group(group);
+  };
+  add("--ring", flags.ring, "type of the keys and values that are kept: fp32, bf16 or int8 (default: --dtype)", "TYPE");
+  add("--attention", flags.attention, "dense, topk (--keys) or pages (--pages); default: as the model was trained",
+      "NAME");
+  add("--keys", flags.keys, "keys that a token attends to, the best (with --attention topk)", "N");
+  add("--pages", flags.pages, "pages of 64 keys that a token attends to, the best (with --attention pages)", "N");
+}
+
+void DecoderFlags::apply(DecoderShape& shape) const {
+  if (ring == "int8")
+    shape.ring = Dtype::i8;
+  else if (ring == "fp32" || ring == "bf16")
+    shape.ring = ring == "fp32" ? Dtype::fp32 : Dtype::bf16;
+  else if (!ring.empty())
+    fail_usage("--ring {}: it takes fp32, bf16 or int8", ring);
+  if (!attention.empty() && attention != "dense" && attention != "topk" && attention != "pages")
+    fail_usage("--attention {}: it takes dense, topk or pages", attention);
+  if (keys != 0 && attention != "topk") fail_usage("--keys goes with --attention topk");
+  if (pages != 0 && attention != "pages") fail_usage("--pages goes with --attention pages");
+  if (attention == "topk" && keys < 1) fail_usage("--attention topk needs --keys N, 1 or more");
+  if (attention == "pages" && pages < 2) fail_usage("--attention pages needs --pages N, 2 or more: the newest two");
+  if (attention == "dense") shape.choice = KeyChoice{};
+  if (attention == "topk") shape.choice = KeyChoice{keys, TopkMode::exact};
+  if (attention == "pages") shape.choice = KeyChoice{64 * pages, TopkMode::block};
+}
+
 SamplingParameters SamplingFlags::rules(uint64_t seed, uint64_t sample) const {
   if (!(temperature >= 0)) fail_usage("--temperature {}: it is 0 or more", temperature);
   if (!(top_p > 0 && top_p <= 1)) fail_usage("--top-p {}: it is above 0 and at most 1", top_p);

@@ -53,4 +53,13 @@ void add_sampling_flags(CLI::App& command, SamplingFlags& flags);
 void add_speculate_flag(CLI::App& command, int64_t& speculate, const char* group);
 Speculation speculation(int64_t speculate);
 
+/// What a decoder holds its keys in, and which of them a token attends to.
+struct DecoderFlags {
+  std::string ring, attention;
+  int64_t pages = 0, keys = 0;
+
+  void apply(DecoderShape& shape) const;  // checked
+};
+void add_decoder_flags(CLI::App& command, DecoderFlags& flags, const char* group);
+
 }  // namespace longhand::cli

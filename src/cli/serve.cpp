@@ -21,6 +21,7 @@ namespace fs = std::filesystem;
 
 struct ServeFlags {
   ModelFlags model;
+  DecoderFlags decoder;
   std::string folder, key_file;
   std::vector<std::string> variants;
   serve::ServerOptions options;
@@ -141,6 +142,9 @@ void run_serve(ServeFlags flags, const Common& common) {
   check(flags);
   serve::ServerOptions& options = flags.options;
   speculation(options.engine.speculate);
+  DecoderShape shape;
+  flags.decoder.apply(shape);
+  options.engine.ring = shape.ring, options.engine.choice = shape.choice;
   options.timeout = std::chrono::seconds(flags.timeout);
   options.connections.read = std::chrono::seconds(flags.read_timeout);
   options.request.choices = static_cast<int32_t>(options.engine.sequences);
@@ -186,6 +190,7 @@ void add_serve(CLI::App& app, Common& common) {
   add("Model", "--models", flags->folder, "folder whose *.safetensors are all served, by their names", "DIR");
   add("Model", "--window", options.engine.window,
       "keys that a token sees; 0 = segment + memory of the model's training", "N");
+  add_decoder_flags(*command, flags->decoder, "Model");
   add("Model", "--sessions", options.sessions, "folder that texts are kept in which requests name by \"session\"",
       "DIR");
   add("Address", "--host", options.host, "address to listen on; 0.0.0.0 = every one", "ADDRESS");

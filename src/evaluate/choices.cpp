@@ -78,23 +78,30 @@ bool choose(Scorer& scorer, const std::vector<int32_t>& context, const std::vect
 
 }  // namespace
 
-double bits_per_byte(Device& device, const LoadedModel& model, const TokenFile& data, int64_t tokens) {
+double bits_per_byte(Device& device, const LoadedModel& model, const TokenFile& data, int64_t tokens,
+                     DecoderShape shape, int64_t skip) {
   constexpr int64_t chunk = 256;
   check_data(model, data);
   if (model.tokenizer.empty()) fail("bits a byte need a tokenizer in the model's file");
   Tokenizer tokenizer(model.tokenizer);
-  Scorer scorer(device, model, {.chunk = chunk});
-  int64_t each = tokens / static_cast<int64_t>(data.validation().size());
+  shape.chunk = chunk;
+  Scorer scorer(device, model, shape);
+  int64_t long_enough = std::count_if(data.validation().begin(), data.validation().end(),
+                                      [&](const TokenStream& stream) { return stream.size() - 1 > skip; });
+  if (long_enough == 0) fail("no validation stream has more than {} tokens", skip + 1);
+  int64_t each = tokens / long_enough;
   double nats = 0, bytes = 0;
   for (const TokenStream& stream : data.validation()) {
-    int64_t count = std::min(each, stream.size() - 1);
+    if (stream.size() - 1 <= skip) continue;
+    int64_t count = std::min(skip + each, stream.size() - 1);
     scorer.decoder().reset(0);
     for (int64_t first = 0; first < count; first += chunk) {
       int64_t part = std::min(chunk, count - first);
       std::vector<int32_t> text = tokens_of(stream, first, part), targets = tokens_of(stream, first + 1, part);
       Decoder::Input input{0, text, true};
-      for (float logprob : scorer.score({&input, 1}, targets)) nats -= logprob;
-      for (int32_t token : targets) bytes += static_cast<double>(tokenizer.piece_bytes(token).size());
+      std::vector<float> logprobs = scorer.score({&input, 1}, targets);
+      for (int64_t i = std::max<int64_t>(skip - first, 0); i < part; ++i)
+        nats -= logprobs[i], bytes += static_cast<double>(tokenizer.piece_bytes(targets[i]).size());
     }
   }
   return nats / std::log(2.0) / bytes;

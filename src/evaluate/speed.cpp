@@ -76,9 +76,10 @@ ParameterSet random_weights(Device& device, const ModelConfig& config, const Wei
   return weights;
 }
 
-Speed measure_decode(Device& device, const ModelConfig& config, const ParameterSet& weights, int64_t sequences,
-                     int64_t tokens, int64_t window) {
-  DecoderShape shape{.sequences = sequences, .window = window, .chunk = 1};
+Speed measure_decode(Device& device, const ModelConfig& config, const ParameterSet& weights, DecoderShape shape,
+                     int64_t tokens) {
+  int64_t sequences = shape.sequences;
+  shape.chunk = 1;
   Decoder decoder(device, config, weights, shape);
   std::vector<int32_t> text = some_tokens(sequences * (warm_up + tokens), config.vocab_size);
   Speed speed;
@@ -89,9 +90,9 @@ Speed measure_decode(Device& device, const ModelConfig& config, const ParameterS
     decoder.forward(inputs);
   });
   count_weights(weights, sequences, speed);
-  double keys = std::min<double>(static_cast<double>(decoder.window()), warm_up + tokens / 2.0);
-  double row = static_cast<double>(config.n_head * config.d_head * dtype_bytes(weights.type()));
-  speed.bytes += static_cast<double>(config.n_layer) * keys * row * (2.0 * static_cast<double>(sequences) + 1);
+  int64_t keys = std::min(decoder.window(), warm_up + tokens / 2);
+  KeyChoice choice = shape.choice.value_or(KeyChoice{config.topk, config.topk_mode});
+  speed.bytes += attention_bytes(config, keys, sequences, decoder.ring(), choice);
   speed.tokens_per_s = static_cast<double>(sequences) / speed.seconds;
   speed.decoder_bytes = bytes_of(config, shape, weights.type());
   return speed;

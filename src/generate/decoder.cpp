@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "longhand/generate.h"
+#include "src/generate/rings.h"
 #include "src/model/output.h"
 #include "src/model/project.h"
 
@@ -32,14 +33,12 @@ struct Decoder::State {
   const ParameterSet* weights = nullptr;
   ModelConfig config;
   Dtype type;
-  int64_t sequences, window, rows_max, slots, distances;
+  int64_t sequences, window, rows_max;
   int64_t rows_taken = 0;  // by the last call
 
   Arena ring_arena{"ring"}, table_arena{"position tables"}, activation_arena{"activations"};
   OutputScratch output_scratch;
-  std::vector<Tensor> keys, values;                // [S, slots, H, dh] a layer
-  std::vector<Tensor> tables;                      // R, [distances, H dh] a layer
-  Tensor encoding;                                 // [distances, D]
+  std::optional<Rings> rings;
   Tensor tokens, position, sequence;               // [N]
   Tensor stream, normed, branch, qkv, heads, up;   // [N, ...]
   Tensor narrow, adapted;                          // of an adapter, [N, b] and [N, D]
@@ -59,21 +58,14 @@ Decoder::State::State(const ModelConfig& model, const DecoderShape& shape, Dtype
   if (config.same_length) window = std::min(window, config.mem_len);
   if (window < 1) fail_usage("the model states no context of its own: give a window (--window N)");
   rows_max = std::max(shape.chunk, shape.sequences);
-  slots = (window + rows_max - 1 + 15) / 16 * 16;
-  distances = config.clamp_len ? std::min(window, config.clamp_len + 1) : window;
+  rings.emplace(config, shape, type, window, rows_max);
   taken.assign(sequences, 0), stored.assign(sequences, 0);
   lay_out();
 }
 
 void Decoder::State::lay_out() {
   int64_t width = config.d_model, head_width = config.n_head * config.d_head;
-  keys.clear(), values.clear(), tables.clear();
-  for (int64_t l = 0; l < config.n_layer; ++l) {
-    keys.push_back(ring_arena.take(type, {sequences, slots, config.n_head, config.d_head}));
-    values.push_back(ring_arena.take(type, {sequences, slots, config.n_head, config.d_head}));
-    tables.push_back(table_arena.take(type, {distances, head_width}));
-  }
-  encoding = table_arena.take(type, {distances, width});
+  rings->lay_out(ring_arena, table_arena);
   Arena& arena = activation_arena;
   tokens = arena.take(Dtype::i32, {rows_max});
   position = arena.take(Dtype::i64, {rows_max});
@@ -101,9 +93,7 @@ void Decoder::State::commit() {
 
 void Decoder::State::build_tables() {
   output_scratch.fill(*device);
-  device->position_encoding({.out = encoding});
-  for (int64_t l = 0; l < config.n_layer; ++l)
-    project(*device, {.out = tables[l], .a = encoding}, weights->layers[l].position);
+  rings->build_tables(*device, *weights);
 }
 
 int64_t Decoder::State::check(std::span<const Input> inputs) const {
@@ -163,25 +153,19 @@ void Decoder::State::layer(int64_t index, int64_t rows) {
   Tensor x = stream.rows(0, rows), n = normed.rows(0, rows), b = branch.rows(0, rows);
   Tensor all = qkv.rows(0, rows), mixed = heads.rows(0, rows), wide = up.rows(0, rows);
   ConstTensor at = position.rows(0, rows), of = sequence.rows(0, rows);
-  Shape by_head = {rows, config.n_head, config.d_head}, table = {distances, config.n_head, config.d_head};
+  Shape by_head = {rows, config.n_head, config.d_head};
   Tensor q = all.slice(1, 0, head_width).reshape(by_head);
   Tensor k = all.slice(1, head_width, head_width).reshape(by_head);
   Tensor v = all.slice(1, 2 * head_width, head_width).reshape(by_head);
 
   project(*device, {.out = all, .a = pre() ? n : x}, w.qkv);
-  device->ring_store(
-      {.keys = keys[index], .values = values[index], .k = k, .value = v, .position = at, .sequence = of});
-  device->attention_decode({.out = mixed.reshape(by_head),
-                            .q = q,
-                            .keys = keys[index],
-                            .values = values[index],
-                            .r = tables[index].reshape(table),
-                            .u = w.content_bias,
-                            .v = w.position_bias,
-                            .position = at,
-                            .sequence = of,
-                            .window = window,
-                            .topk = config.topk});
+  rings->store(*device, index, k, v, at, of);
+  device->attention_decode(rings->complete(index, {.out = mixed.reshape(by_head),
+                                                   .q = q,
+                                                   .u = w.content_bias,
+                                                   .v = w.position_bias,
+                                                   .position = at,
+                                                   .sequence = of}));
   project(*device, {.out = b, .a = mixed}, w.output);
   adapt(w.adapter(AdapterSite::attention), b);
 
@@ -289,8 +273,7 @@ void Decoder::reset(int32_t sequence) { resume(sequence, 0); }
 void Decoder::copy(int32_t to, int32_t from) {
   State& s = *state_;
   if (to == from) return;
-  for (auto* rings : {&s.keys, &s.values})
-    for (Tensor& ring : *rings) s.device->copy(ring.rows(to, 1), ring.rows(from, 1));
+  s.rings->copy(*s.device, to, from);
   s.taken.at(to) = s.taken.at(from), s.stored.at(to) = s.stored.at(from);
 }
 
@@ -303,21 +286,18 @@ void Decoder::take_back(int32_t sequence, int64_t position) {
   s.taken.at(sequence) = position;
 }
 
-std::vector<Tensor> Decoder::rings(int32_t sequence) const {
-  State& s = *state_;
-  std::vector<Tensor> list;
-  for (int64_t l = 0; l < s.config.n_layer; ++l)
-    for (const Tensor& ring : {s.keys[l], s.values[l]})
-      list.push_back(ring.rows(sequence, 1).reshape({s.slots, s.config.n_head, s.config.d_head}));
-  return list;
-}
+std::vector<Tensor> Decoder::rings(int32_t sequence) const { return state_->rings->of(sequence); }
+int64_t Decoder::rows_needed(int64_t position) const { return state_->rings->needed(position); }
 
 void Decoder::resume(int32_t sequence, int64_t position) {
+  state_->rings->refill(*state_->device, sequence);
   state_->taken.at(sequence) = state_->stored.at(sequence) = position;
 }
 
 const ModelConfig& Decoder::config() const { return state_->config; }
 int64_t Decoder::window() const { return state_->window; }
+Dtype Decoder::ring() const { return state_->rings->type(); }
+std::string Decoder::attention() const { return state_->rings->attention(); }
 int64_t Decoder::sequences() const { return state_->sequences; }
 int64_t Decoder::rows() const { return state_->rows_max; }
 

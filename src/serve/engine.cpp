@@ -95,7 +95,7 @@ Engine::State::State(Device& device, const ModelConfig& config, const ParameterS
     : device(device),
       tokenizer(tokenizer),
       limits(limits),
-      decoder(device, config, weights, {limits.sequences, limits.window, limits.chunk}),
+      decoder(device, config, weights, limits.decoder()),
       writer(device, decoder) {
   for (int64_t s = limits.sequences; s-- > 0;) free.push_back(static_cast<int32_t>(s));
   counts.sequences = published.sequences = limits.sequences;

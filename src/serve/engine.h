@@ -73,11 +73,15 @@ class Ticket {
 
 struct EngineLimits {
   int64_t sequences = 8;    // texts side by side
-  int64_t window = 0;       // of DecoderShape
+  int64_t window = 0;       // this, ring and choice: of DecoderShape
   int64_t chunk = 64;       // prompt tokens read between two steps at most
   int64_t queue = 64;       // jobs that wait at most
   int64_t per_client = 16;  // jobs of one client that wait at most
   int64_t speculate = 0;    // tokens of a draft at most (longhand/speculation.h)
+  std::optional<Dtype> ring{};
+  std::optional<KeyChoice> choice{};
+
+  DecoderShape decoder() const { return {sequences, window, chunk, ring, choice}; }
 };
 
 /// Counts since the start, and the state of the moment.

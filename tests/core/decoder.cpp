@@ -161,6 +161,49 @@ TEST_CASE("how a text is cut into calls does not change a bit") {
     }
 }
 
+TEST_CASE("rings of fewer bits, top-k and pages: no bit depends on the cut, and pages without end are dense") {
+  auto device = make_device("cpu", {.threads = 2});
+  ModelConfig config = small_model();
+  config.same_length = false;
+  ParameterSet weights = weights_of(*device, config);
+  std::vector<int32_t> tokens = some_tokens(500, config.vocab_size);
+  auto shape = [](Dtype ring, KeyChoice choice) {
+    return DecoderShape{.window = 280, .chunk = 64, .ring = ring, .choice = choice};
+  };
+  Decoder dense(*device, config, weights, shape(Dtype::fp32, {}));
+  std::vector<float> expected = decoded(*device, dense, tokens, 1);
+  struct Line {
+    Dtype ring;
+    KeyChoice choice;
+    double error;
+  };
+  for (const Line& line :
+       {Line{Dtype::fp32, {64 * 6, TopkMode::block}, 1e-5}, Line{Dtype::bf16, {}, 0.01}, Line{Dtype::i8, {}, 0.03},
+        Line{Dtype::i8, {5, TopkMode::exact}, 1}, Line{Dtype::i8, {64 * 3, TopkMode::block}, 1},
+        Line{Dtype::fp32, {64 * 3, TopkMode::block}, 1}}) {
+    Decoder decoder(*device, config, weights, shape(line.ring, line.choice));
+    std::vector<float> one = decoded(*device, decoder, tokens, 1);
+    CHECK(relative_error(one, expected) < line.error);
+    for (int64_t chunk : {7, 64}) {
+      decoder.reset(0);
+      CHECK(same_bits(decoded(*device, decoder, tokens, chunk), one));
+    }
+  }
+}
+
+TEST_CASE("a model trained with block top-k decodes by pages") {
+  auto device = make_device("cpu", {.threads = 2});
+  ModelConfig config = small_model();
+  config.same_length = false, config.topk = 192, config.topk_mode = TopkMode::block;
+  ParameterSet weights = weights_of(*device, config);
+  Decoder own(*device, config, weights, {.window = 400, .chunk = 32});
+  CHECK(own.attention() == "pages 3");
+  std::vector<int32_t> tokens = some_tokens(400, config.vocab_size);
+  config.topk = 0;
+  Decoder told(*device, config, weights, {.window = 400, .chunk = 32, .choice = KeyChoice{3 * 64, TopkMode::block}});
+  CHECK(same_bits(decoded(*device, own, tokens, 32), decoded(*device, told, tokens, 1)));
+}
+
 TEST_CASE("texts side by side do not change each other by a bit") {
   auto device = make_device("cpu", {.threads = 2});
   ModelConfig config = small_model();

@@ -47,6 +47,26 @@ TEST_CASE("a session that went through a file goes on to the bit, in a decoder o
   }
 }
 
+TEST_CASE("rings of other types and pages go on to the bit too") {
+  Scratch scratch;
+  for (auto [ring, choice] : {std::pair{Dtype::bf16, KeyChoice{}}, std::pair{Dtype::i8, KeyChoice{}},
+                              std::pair{Dtype::i8, KeyChoice{190, TopkMode::block}},
+                              std::pair{Dtype::fp32, KeyChoice{128, TopkMode::block}}}) {
+    DecoderShape shape{.sequences = 2, .window = 300, .chunk = 8, .ring = ring, .choice = choice}, other_shape = shape;
+    other_shape.sequences = 5, other_shape.chunk = 3;
+    for (int length : {90, 420}) {
+      Bench bench;
+      Decoder decoder = bench.decoder(shape), other = bench.decoder(other_shape);
+      WrittenText text{1, {4}, {}}, restored{3, {}, {}};
+      write(bench, decoder, text, length);
+      write_session(scratch / "session", take_session(*bench.device, decoder, text, "abc"));
+      std::vector<int32_t> wanted = write(bench, decoder, text, 150);
+      resume_session(*bench.device, other, restored, read_session(scratch / "session"), "abc", "here");
+      CHECK(write(bench, other, restored, 150) == wanted);
+    }
+  }
+}
+
 TEST_CASE("a session of something else is refused") {
   Scratch scratch;
   Bench bench;
@@ -61,6 +81,10 @@ TEST_CASE("a session of something else is refused") {
   };
   refused(decoder, session, "abd", "other weights");
   refused(wider, session, "abc", "--window 21, here it is 30");
+  Decoder narrow = bench.decoder({.sequences = 2, .window = 21, .ring = Dtype::i8});
+  refused(narrow, session, "abc", "a ring of fp32, here it is of i8");
+  Decoder few = bench.decoder({.sequences = 2, .window = 21, .choice = KeyChoice{4, TopkMode::exact}});
+  refused(few, session, "abc", "--attention dense, here it is topk 4");
   Session broken = session;
   broken.rings[1].pop_back();
   refused(decoder, broken, "abc", "damaged");

@@ -1,29 +1,11 @@
-// The same attention over rings of keys and values, and what fills the rings.
+// The same attention over rings of keys and values.
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
-#include "tests/ops/operation.h"
+#include "tests/ops/ring.h"
 
 namespace longhand::ops {
 namespace {
-
-/// N queries over S sequences of positions that differ in length; `chunk` queries of one sequence stand together.
-void draw_positions(Case& c, Random& random) {
-  int64_t chunk = std::max<int64_t>(c("chunk"), 1), slots = c("slots");
-  Array& sequence = c.input(
-      "sequence", {c("N")}, [] { return 0; }, Dtype::i32);
-  Array& position = c.input(
-      "position", {c("N")}, [] { return 0; }, Dtype::i64);
-  std::vector<int64_t> order(c("S"));
-  std::iota(order.begin(), order.end(), 0);
-  for (size_t n = order.size(); n-- > 1;) std::swap(order[n], order[random.below(static_cast<int64_t>(n) + 1)]);
-  for (int64_t n = 0, start = 0; n < c("N"); ++n) {
-    if (n % chunk == 0) start = n == 0 ? 0 : random.below(3 * slots);
-    sequence(n) = static_cast<double>(order[n / chunk]);
-    position(n) = static_cast<double>(start + n % chunk);
-  }
-}
 
 struct AttentionDecodeRow : Operation {
   std::vector<Sizes> shapes() const override {
@@ -46,6 +28,53 @@ struct AttentionDecodeRow : Operation {
     list.push_back({{"N", 4}, {"S", 4}, {"slots", 9}, {"window", 1}, {"H", 2}, {"dh", 8}});
     list.push_back({{"N", 2}, {"S", 2}, {"slots", 700}, {"window", 700}, {"H", 1}, {"dh", 64}});
     list.push_back({{"N", 2}, {"S", 2}, {"slots", 40}, {"window", 40}, {"H", 2}, {"dh", 7}, {"topk", 7}});
+    for (int64_t ring : {1, 2, 3}) {
+      for (int64_t dh : {7, 32, 64, 128})
+        list.push_back({{"N", 5}, {"S", 6}, {"slots", 40}, {"window", 40}, {"H", 3}, {"dh", dh}, {"ring", ring}});
+      list.push_back({{"N", 6},
+                      {"S", 2},
+                      {"chunk", 3},
+                      {"slots", 150},
+                      {"window", 130},
+                      {"H", 2},
+                      {"dh", 33},
+                      {"topk", 9},
+                      {"ring", ring},
+                      {"distances", 50}});
+      list.push_back({{"N", 2}, {"S", 2}, {"slots", 700}, {"window", 700}, {"H", 1}, {"dh", 512}, {"ring", ring}});
+    }
+    for (int64_t ring : {0, 1, 2})
+      for (int64_t topk : {1, 200, 300, 2000}) {
+        list.push_back({{"N", 4},
+                        {"S", 2},
+                        {"chunk", 2},
+                        {"slots", 704},
+                        {"window", 640},
+                        {"H", 2},
+                        {"dh", 64},
+                        {"topk", topk},
+                        {"block", 1},
+                        {"ring", ring}});
+        list.push_back({{"N", 3},
+                        {"S", 3},
+                        {"slots", 384},
+                        {"window", 300},
+                        {"H", 2},
+                        {"dh", 20},
+                        {"topk", topk},
+                        {"block", 1},
+                        {"ring", ring},
+                        {"distances", 70}});
+      }
+    list.push_back({{"N", 2},
+                    {"S", 1},
+                    {"chunk", 2},
+                    {"slots", 128},
+                    {"window", 3},
+                    {"H", 1},
+                    {"dh", 7},
+                    {"topk", 1},
+                    {"block", 1}});
     return list;
   }
 
@@ -55,37 +84,78 @@ struct AttentionDecodeRow : Operation {
     draw_positions(c, random);
     c.input("q", {c("N"), heads, dh}, normal).row_axes = 2;
     c.at("q").padding = c("topk") ? 2 * heads * dh : 0;
-    c.input("keys", {c("S"), c("slots"), heads, dh}, normal);
-    c.input("values", {c("S"), c("slots"), heads, dh}, normal);
-    c.input("r", {c("distances") ? c("distances") : c("window"), heads, dh}, normal);
+    int64_t distances = c("distances") ? c("distances") : c("window"), groups = (c("window") + 63) / 64;
+    draw_ring(c, random, "keys", "key_scales", {c("S"), c("slots"), heads, dh}, false);
+    draw_ring(c, random, "values", "value_scales", {c("S"), c("slots"), heads, dh}, false);
+    draw_ring(c, random, "r", "r_scales", {distances, heads, dh}, false);
     c.input("u", {heads, dh}, normal);
     c.input("v", {heads, dh}, normal);
+    if (c("block")) {
+      auto nothing = [] { return 0.0; };
+      Array& keys = c.input("key_bounds", {c("S"), c("slots") / 32, heads, dh}, nothing, Dtype::fp32);
+      keys.value = extremes(c, "keys", "key_scales", c("S"), c("slots"), c("slots") / 64);
+      Array& r = c.input("r_bounds", {2 * groups, heads, dh}, nothing, Dtype::fp32);
+      r.value = extremes(c, "r", "r_scales", 1, distances, groups);
+      keys.round(), r.round();
+    }
     c.output("out", {c("N"), heads, dh});
   }
 
+  /// The pages that a query keeps, by their numbers, among those it sees.
+  static std::vector<bool> kept_pages(const Case& c, int64_t n, int64_t h, int64_t position) {
+    int64_t dh = c("dh"), low = std::max<int64_t>(0, position - c("window") + 1), own = position / 64;
+    auto bound = [&](const char* name, int64_t s, int64_t row, const char* bias) {
+      double sum = 0;
+      for (int64_t x = 0; x < dh; ++x) {
+        double q = c["q"](n, h, x) + c[bias](h, x);
+        auto at = [&](int64_t r) { return c[name].value[((s + r) * c("H") + h) * dh + x]; };
+        sum += std::max(q * at(row), q * at(row + 1));
+      }
+      return sum;
+    };
+    auto sequence = static_cast<int64_t>(c["sequence"](n));
+    std::vector<std::pair<double, int64_t>> best;
+    for (int64_t page = own - 2; page >= low / 64; --page) {
+      int64_t near = (position - page * 64 - 63) / 64, far = (position - std::max(page * 64, low)) / 64;
+      double place = std::max(bound("r_bounds", 0, 2 * near, "v"), bound("r_bounds", 0, 2 * far, "v"));
+      int64_t slot = page % (c("slots") / 64);
+      best.emplace_back(bound("key_bounds", sequence * c("slots") / 32, 2 * slot, "u") + place, page);
+    }
+    std::stable_sort(best.begin(), best.end(), [](auto& x, auto& y) { return x.first > y.first; });
+    std::vector<bool> kept(own + 1);
+    kept[own] = true;
+    if (own > 0) kept[own - 1] = true;
+    int64_t budget = (c("topk") + 63) / 64 - 2;
+    for (int64_t i = 0; i < budget && i < static_cast<int64_t>(best.size()); ++i) kept[best[i].second] = true;
+    return kept;
+  }
+
   void reference(const Case& c, Fp64& f) const override {
-    const Array &q = c["q"], &keys = c["keys"], &values = c["values"], &r = c["r"], &u = c["u"], &v = c["v"];
-    int64_t dh = c("dh"), slots = c("slots");
+    const Array &q = c["q"], &r = c["r"], &u = c["u"], &v = c["v"];
+    int64_t dh = c("dh"), slots = c("slots"), H = c("H");
     for (int64_t n = 0; n < c("N"); ++n)
       for (int64_t h = 0; h < c("H"); ++h) {
         auto s = static_cast<int64_t>(c["sequence"](n)), position = static_cast<int64_t>(c["position"](n));
         std::vector<std::pair<double, int64_t>> seen;  // score, slot; nearest first
+        std::vector<bool> kept = c("block") ? kept_pages(c, n, h, position) : std::vector<bool>();
         for (int64_t d = 0; d < std::min(c("window"), position + 1); ++d) {
+          if (c("block") && !kept[(position - d) / 64]) continue;
           int64_t slot = (position - d) % slots, row = std::min(d, r.size(0) - 1);
           double content = 0, place = 0;
           for (int64_t x = 0; x < dh; ++x) {
-            content += f.store(q(n, h, x) + u(h, x)) * keys(s, slot, h, x);
-            place += f.store(q(n, h, x) + v(h, x)) * r(row, h, x);
+            content += f.store(q(n, h, x) + u(h, x)) * entry_of(c, "keys", "key_scales", (s * slots + slot) * H + h, x);
+            place += f.store(q(n, h, x) + v(h, x)) * entry_of(c, "r", "r_scales", row * H + h, x);
           }
           seen.push_back({f.store((f.store(content) + f.store(place)) / std::sqrt(static_cast<double>(dh))), slot});
         }
         std::stable_sort(seen.begin(), seen.end(), [](auto& x, auto& y) { return x.first > y.first; });
-        if (c("topk") && c("topk") < static_cast<int64_t>(seen.size())) seen.resize(c("topk"));
+        if (!c("block") && c("topk") && c("topk") < static_cast<int64_t>(seen.size())) seen.resize(c("topk"));
         double total = 0;
         for (auto& [score, slot] : seen) total += std::exp(score - seen[0].first);
         for (auto& [score, slot] : seen)
           for (int64_t x = 0; x < dh; ++x)
-            f.at("out")(n, h, x) += f.store(std::exp(score - seen[0].first) / total) * values(s, slot, h, x);
+            f.at("out")(n, h, x) += f.store(std::exp(score - seen[0].first) / total) *
+                                    entry_of(c, "values", "value_scales", (s * slots + slot) * H + h, x);
       }
   }
 
@@ -93,6 +163,7 @@ struct AttentionDecodeRow : Operation {
 
   static void run_rows(Device& device, const Case& c, Bound& d, int64_t first, int64_t count) {
     auto rows = [&](const char* name) { return d[name].rows(first, count); };
+    auto given = [&](const char* name) { return c.has(name) ? d[name] : Tensor(); };
     device.attention_decode({.out = rows("out"),
                              .q = rows("q"),
                              .keys = d["keys"],
@@ -102,8 +173,14 @@ struct AttentionDecodeRow : Operation {
                              .v = d["v"],
                              .position = rows("position"),
                              .sequence = rows("sequence"),
+                             .key_scales = given("key_scales"),
+                             .value_scales = given("value_scales"),
+                             .r_scales = given("r_scales"),
+                             .key_bounds = given("key_bounds"),
+                             .r_bounds = given("r_bounds"),
                              .window = c("window"),
-                             .topk = c("topk")});
+                             .topk = c("topk"),
+                             .topk_mode = c("block") ? TopkMode::block : TopkMode::exact});
   }
 
   /// A query alone gives the bits that it gives in company.
@@ -116,64 +193,34 @@ struct AttentionDecodeRow : Operation {
   }
 
   Cost cost(const Sizes& s, Dtype type) const override {
-    double keys = s["N"] * s["H"] * s["window"];
-    double kept = s["topk"] ? std::min<double>(keys, s["N"] * s["H"] * s["topk"]) : keys;
-    double table = s["H"] * (s["distances"] ? s["distances"] : s["window"]);
-    return {(keys + kept + table) * s["dh"] * dtype_bytes(type), (4 * keys + 2 * kept) * s["dh"]};
+    bool block = s["block"], integers = s["ring"] == 2;
+    double pairs = s["N"] * s["H"], window = s["window"], keys = window, kept = s["topk"] ? s["topk"] : window;
+    kept = std::min(kept, window);
+    if (block) keys = kept;
+    double table = s["H"] * std::min<double>(s["distances"] ? s["distances"] : window, block ? s["N"] * kept : window);
+    double row = s["dh"] * static_cast<double>(dtype_bytes(s["ring"] == 1 ? Dtype::bf16 : type));
+    if (s["ring"] == 3) row = 4.0 * s["dh"];
+    if (integers) row = s["dh"] + 4;
+    double bounds = block ? (pairs + s["H"]) * window / 32 * s["dh"] : 0;
+    return {(pairs * (keys + kept) + table) * row + 4 * bounds, (pairs * (4 * keys + 2 * kept)) * s["dh"] + 4 * bounds};
   }
   std::vector<Sizes> timed_shapes() const override {
+    Sizes one{{"N", 1}, {"S", 1}, {"slots", 4160}, {"window", 4096}, {"H", 12}, {"dh", 64}, {"ring", 2}};
+    Sizes pages{{"N", 1},  {"S", 1},   {"slots", 4160}, {"window", 4096},
+                {"H", 12}, {"dh", 64}, {"topk", 1024},  {"block", 1}};
+    Sizes both{{"N", 1},   {"S", 1},       {"slots", 4160}, {"window", 4096}, {"H", 12},
+               {"dh", 64}, {"topk", 1024}, {"block", 1},    {"ring", 2}};
     return {{{"N", 1}, {"S", 1}, {"slots", 4096}, {"window", 4096}, {"H", 12}, {"dh", 64}},
             {{"N", 8}, {"S", 8}, {"slots", 4096}, {"window", 4096}, {"H", 12}, {"dh", 64}},
-            {{"N", 8}, {"S", 8}, {"slots", 4096}, {"window", 4096}, {"H", 12}, {"dh", 64}, {"topk", 256}}};
-  }
-};
-
-struct RingStoreRow : Operation {
-  std::vector<Sizes> shapes() const override {
-    return {{{"N", 1}, {"S", 1}, {"slots", 1}, {"H", 1}, {"dh", 1}},
-            {{"N", 5}, {"S", 7}, {"slots", 13}, {"H", 3}, {"dh", 7}},
-            {{"N", 30}, {"S", 3}, {"slots", 17}, {"chunk", 10}, {"H", 2}, {"dh", 33}},
-            {{"N", 12}, {"S", 4}, {"slots", 3}, {"chunk", 3}, {"H", 2}, {"dh", 64}}};
-  }
-  bool exact() const override { return true; }
-
-  void inputs(Case& c, Random& random) const override {
-    auto normal = [&] { return random.normal(); };
-    draw_positions(c, random);
-    for (const char* name : {"k", "value"}) {
-      Array& rows = c.input(name, {c("N"), c("H"), c("dh")}, normal);
-      rows.row_axes = 2, rows.padding = c("chunk") == 10 ? 2 * c("H") * c("dh") : 0;
-    }
-    for (const char* name : {"keys", "values"}) c.update(name, {c("S"), c("slots"), c("H"), c("dh")}, normal);
-  }
-  void reference(const Case& c, Fp64& f) const override {
-    for (int64_t n = 0; n < c("N"); ++n)
-      for (int64_t h = 0; h < c("H"); ++h)
-        for (int64_t x = 0; x < c("dh"); ++x) {
-          auto s = static_cast<int64_t>(c["sequence"](n)), slot = static_cast<int64_t>(c["position"](n)) % c("slots");
-          f.at("keys")(s, slot, h, x) = c["k"](n, h, x);
-          f.at("values")(s, slot, h, x) = c["value"](n, h, x);
-        }
-  }
-  void run(Device& device, const Case&, Bound& d) const override {
-    device.ring_store({.keys = d["keys"],
-                       .values = d["values"],
-                       .k = d["k"],
-                       .value = d["value"],
-                       .position = d["position"],
-                       .sequence = d["sequence"]});
-  }
-  Cost cost(const Sizes& s, Dtype type) const override {
-    return {4.0 * s["N"] * s["H"] * s["dh"] * dtype_bytes(type), 0};
-  }
-  std::vector<Sizes> timed_shapes() const override {
-    return {{{"N", 4096}, {"S", 4}, {"slots", 2048}, {"chunk", 1024}, {"H", 12}, {"dh", 64}}};
+            {{"N", 8}, {"S", 8}, {"slots", 4096}, {"window", 4096}, {"H", 12}, {"dh", 64}, {"topk", 256}},
+            one,
+            pages,
+            both};
   }
 };
 
 }  // namespace
 
 std::unique_ptr<Operation> attention_decode_row() { return std::make_unique<AttentionDecodeRow>(); }
-std::unique_ptr<Operation> ring_store_row() { return std::make_unique<RingStoreRow>(); }
 
 }  // namespace longhand::ops

@@ -30,6 +30,7 @@
   X(attention_backward, AttentionBackward)   \
   X(attention_decode, AttentionDecode)       \
   X(ring_store, RingStore)                   \
+  X(page_bounds, PageBounds)                 \
   X(cross_entropy, CrossEntropy)             \
   X(log_probability, LogProbability)         \
   X(adamw, AdamW)                            \

@@ -1,7 +1,10 @@
 #include <cmath>
-#include <cstring>
 
 #include "src/device/cpu/attention.h"
+#include "src/device/cpu/kernels/elementwise.h"
+#include "src/device/cpu/kernels/quantized.h"
+#include "src/device/cpu/kernels/ring.h"
+#include "src/device/ring_checks.h"
 
 namespace longhand::cpu {
 namespace {
@@ -27,14 +30,8 @@ std::vector<Group> group_queries(const int64_t* position, const int32_t* sequenc
 }
 
 template <class Operation>
-void check_places(const char* operation, const Operation& a, int64_t n, int64_t sequences) {
-  if (a.position.type() != Dtype::i64 || a.position.shape() != Shape{n} || !a.position.contiguous())
-    fail("{}: position is {} {}, it must be i64 [{}]", operation, dtype_name(a.position.type()),
-         a.position.shape().text(), n);
-  if (a.sequence.type() != Dtype::i32 || a.sequence.shape() != Shape{n} || !a.sequence.contiguous())
-    fail("{}: sequence is {} {}, it must be i32 [{}]", operation, dtype_name(a.sequence.type()),
-         a.sequence.shape().text(), n);
-  for (int64_t i = 0; i < n; ++i) {
+void check_places(const char* operation, const Operation& a, int64_t sequences) {
+  for (int64_t i = 0; i < a.position.elements(); ++i) {
     int64_t position = a.position.template as<int64_t>()[i], sequence = a.sequence.template as<int32_t>()[i];
     if (position < 0 || sequence < 0 || sequence >= sequences)
       fail("{}: row {} stands at position {} of sequence {}, there are {} sequences", operation, i, position, sequence,
@@ -47,25 +44,26 @@ Void* element(const View<Void>& t, int64_t offset) {
   return static_cast<typename View<Void>::template Like<char>*>(t.data()) + offset * dtype_bytes(t.type());
 }
 
+RingType ring_type(const ConstTensor& t) {
+  return t.type() == Dtype::fp32 ? RingType::fp32 : t.type() == Dtype::bf16 ? RingType::bf16 : RingType::i8;
+}
+
+/// Rows along `row_axis` of one head, `first` elements into a tensor whose heads are the axis after it.
+HeadRows head_rows(const ConstTensor& t, int64_t first, int64_t head, int row_axis) {
+  if (t.empty()) return {};
+  return {const_cast<void*>(element(t, first + head * t.stride(row_axis + 1))), t.stride(row_axis)};
+}
+HeadRows ring_rows(const ConstTensor& t, int64_t sequence, int64_t head) {
+  return t.empty() ? HeadRows{} : head_rows(t, sequence * t.stride(0), head, 1);
+}
+
 }  // namespace
 
 void CpuDevice::attention_decode(const AttentionDecode& a) {
-  const char* op = "attention_decode";
-  if (a.q.rank() != 3 || a.keys.rank() != 4 || a.r.rank() != 3)
-    fail("{}: q [N, H, dh], keys [S, slots, H, dh] and r [distances, H, dh] are needed", op);
+  check_attention_decode(a);
   int64_t n = a.q.size(0), heads = a.q.size(1), width = a.q.size(2), padded = (width + 15) / 16 * 16;
-  int64_t sequences = a.keys.size(0), slots = a.keys.size(1);
-  bool half = a.q.type() == Dtype::bf16;
-  check_like(op, "q", a.q, {n, heads, width}, half);
-  check_like(op, "out", a.out, {n, heads, width}, half);
-  check_like(op, "keys", a.keys, {sequences, slots, heads, width}, half);
-  check_like(op, "values", a.values, {sequences, slots, heads, width}, half);
-  check_like(op, "r", a.r, {a.r.size(0), heads, width}, half);
-  check_like(op, "u", a.u, {heads, width}, half);
-  check_like(op, "v", a.v, {heads, width}, half);
-  check_places(op, a, n, sequences);
-  if (a.window < 1 || a.window > slots || a.topk < 0 || a.r.size(0) < 1)
-    fail("{}: window {} (1 to {} slots), topk {}, {} distances", op, a.window, slots, a.topk, a.r.size(0));
+  bool half = a.q.type() == Dtype::bf16, pages = a.topk > 0 && a.topk_mode == TopkMode::block;
+  check_places("attention_decode", a, a.keys.size(0));
   const int64_t* position = a.position.as<int64_t>();
   std::vector<Group> groups = group_queries(position, a.sequence.as<int32_t>(), n);
   float* biases = static_cast<float*>(scratch(pool_.size(), 2 * heads * padded * 4));
@@ -77,23 +75,28 @@ void CpuDevice::attention_decode(const AttentionDecode& a) {
   pool_.parallel_for(static_cast<int64_t>(groups.size()) * heads, [&](int64_t task, int thread) {
     Group g = groups[task / heads];
     int64_t h = task % heads, sequence = a.sequence.as<int32_t>()[g.first];
-    auto rows = [&](const ConstTensor& t, int64_t first, int row_axis) -> HeadRows {
-      return {const_cast<void*>(element(t, first + h * t.stride(row_axis + 1))), t.stride(row_axis)};
-    };
-    DecodeHead d{.q = rows(a.q, g.first * a.q.stride(0), 0),
-                 .out = rows(a.out, g.first * a.out.stride(0), 0),
-                 .keys = rows(a.keys, sequence * a.keys.stride(0), 1),
-                 .values = rows(a.values, sequence * a.values.stride(0), 1),
-                 .r = rows(a.r, 0, 0),
-                 .slots = slots,
+    DecodeHead d{.q = head_rows(a.q, g.first * a.q.stride(0), h, 0),
+                 .out = head_rows(a.out, g.first * a.out.stride(0), h, 0),
+                 .keys = ring_rows(a.keys, sequence, h),
+                 .values = ring_rows(a.values, sequence, h),
+                 .r = head_rows(a.r, 0, h, 0),
+                 .key_scales = ring_rows(a.key_scales, sequence, h),
+                 .value_scales = ring_rows(a.value_scales, sequence, h),
+                 .r_scales = head_rows(a.r_scales, 0, h, 0),
+                 .key_bounds = ring_rows(a.key_bounds, sequence, h),
+                 .r_bounds = head_rows(a.r_bounds, 0, h, 0),
+                 .slots = a.keys.size(1),
                  .distances = a.r.size(0),
+                 .groups = pages ? a.r_bounds.size(0) / 2 : 0,
                  .width = width,
                  .padded = padded,
                  .window = a.window,
                  .topk = a.topk,
+                 .pages = pages,
                  .position = position[g.first],
                  .count = g.count,
                  .half = half,
+                 .ring = ring_type(a.keys),
                  .u = biases + 2 * h * padded,
                  .v = biases + (2 * h + 1) * padded,
                  .sigma = static_cast<float>(1.0 / std::sqrt(static_cast<double>(width)))};
@@ -102,22 +105,58 @@ void CpuDevice::attention_decode(const AttentionDecode& a) {
 }
 
 void CpuDevice::ring_store(const RingStore& a) {
-  const char* op = "ring_store";
-  if (a.k.rank() != 3 || a.keys.rank() != 4) fail("{}: k [N, H, dh] and keys [S, slots, H, dh] are needed", op);
+  check_ring_store(a);
+  check_places("ring_store", a, a.keys.size(0));
   int64_t n = a.k.size(0), heads = a.k.size(1), width = a.k.size(2), slots = a.keys.size(1);
   bool half = a.k.type() == Dtype::bf16;
-  check_like(op, "k", a.k, {n, heads, width}, half);
-  check_like(op, "value", a.value, {n, heads, width}, half);
-  check_like(op, "keys", a.keys, {a.keys.size(0), slots, heads, width}, half);
-  check_like(op, "values", a.values, {a.keys.size(0), slots, heads, width}, half);
-  check_places(op, a, n, a.keys.size(0));
-  auto put = [&](const Tensor& ring, const ConstTensor& rows, int64_t i) {
+  auto put = [&](const Tensor& ring, const Tensor& scales, const ConstTensor& rows, int64_t i) {
     int64_t slot = a.position.as<int64_t>()[i] % slots, sequence = a.sequence.as<int32_t>()[i];
-    for (int64_t h = 0; h < heads; ++h)
-      std::memcpy(element(ring, sequence * ring.stride(0) + slot * ring.stride(1) + h * ring.stride(2)),
-                  element(rows, i * rows.stride(0) + h * rows.stride(1)), width * dtype_bytes(ring.type()));
+    for (int64_t h = 0; h < heads; ++h) {
+      void* to = element(ring, sequence * ring.stride(0) + slot * ring.stride(1) + h * ring.stride(2));
+      const void* from = element(rows, i * rows.stride(0) + h * rows.stride(1));
+      if (ring.type() == Dtype::i8)
+        quantized_kernels().quantize(
+            from, half, width, false, to,
+            element(scales, sequence * scales.stride(0) + slot * scales.stride(1) + h * scales.stride(2)), false);
+      else
+        elementwise_kernels().cast[half][ring.type() == Dtype::bf16](from, to, 0, width);
+    }
   };
-  for (int64_t i = 0; i < n; ++i) put(a.keys, a.k, i), put(a.values, a.value, i);
+  auto store = [&](int64_t i, int) { put(a.keys, a.key_scales, a.k, i), put(a.values, a.value_scales, a.value, i); };
+  pool_.parallel_for(n, store);
+}
+
+void CpuDevice::page_bounds(const PageBounds& a) {
+  check_page_bounds(a);
+  int64_t sequences = a.rows.size(0), slots = a.rows.size(1), heads = a.rows.size(2), pages = a.bounds.size(1) / 2;
+  struct Page {
+    int64_t sequence, index;
+  };
+  std::vector<Page> wanted;
+  if (a.position) {
+    check_places("page_bounds", a, sequences);
+    for (int64_t i = 0; i < a.position.elements(); ++i) {
+      int64_t position = a.position.as<int64_t>()[i];
+      if (position % page_rows == page_rows - 1)
+        wanted.push_back({a.sequence.as<int32_t>()[i], position % slots / page_rows});
+    }
+  } else {
+    for (int64_t s = 0; s < sequences; ++s)
+      for (int64_t p = 0; p < pages; ++p) wanted.push_back({s, p});
+  }
+  pool_.parallel_for(static_cast<int64_t>(wanted.size()) * heads, [&](int64_t task, int) {
+    Page page = wanted[task / heads];
+    int64_t h = task % heads, first = std::min(page.index * page_rows, slots - 1);
+    auto from = [&](const ConstTensor& t) {
+      return t.empty() ? HeadRows{} : head_rows(t, page.sequence * t.stride(0) + first * t.stride(1), h, 1);
+    };
+    auto bound = [&](int64_t row) {
+      return static_cast<float*>(
+          element(a.bounds, page.sequence * a.bounds.stride(0) + row * a.bounds.stride(1) + h * a.bounds.stride(2)));
+    };
+    ring_kernels().bounds(from(a.rows), from(a.scales), ring_type(a.rows), std::min(page_rows, slots - first),
+                          a.rows.size(3), bound(2 * page.index), bound(2 * page.index + 1));
+  });
 }
 
 }  // namespace longhand::cpu

@@ -41,6 +41,7 @@ class CpuDevice final : public Device {
   void attention_backward(const AttentionBackward&) override;
   void attention_decode(const AttentionDecode&) override;
   void ring_store(const RingStore&) override;
+  void page_bounds(const PageBounds&) override;
   void cross_entropy(const CrossEntropy&) override;
   void log_probability(const LogProbability&) override;
   void adamw(const AdamW&) override;

@@ -88,21 +88,4 @@ struct AttentionKernels {
 };
 LONGHAND_DECLARE_KERNELS(AttentionKernels, attention_kernels)
 
-/// Queries [first, first + count) of one head: consecutive positions of one sequence.
-struct DecodeHead {
-  HeadRows q, out, keys, values, r;  // keys, values: a row a slot
-  int64_t slots, distances, width, padded, window, topk;
-  int64_t position, count;
-  bool half;
-  const float *u, *v;  // [padded]
-  float sigma;
-};
-constexpr int64_t decode_group = 4;
-
-struct DecodeKernels {
-  int64_t (*scratch)(const DecodeHead&);  // floats
-  void (*decode)(const DecodeHead&, float* scratch);
-};
-LONGHAND_DECLARE_KERNELS(DecodeKernels, decode_kernels)
-
 }  // namespace longhand::cpu

@@ -80,7 +80,7 @@ static bool page_value(const AttentionHead& h, const PageState& p, const QueryTi
   bool seen = false;
   for (int64_t i = 0; i < t.rows; ++i) {
     if (t.low[i] > last || t.high[i] < first) continue;
-    int64_t near = most(t.high[i] - last, 0), far = t.high[i] - first;
+    int64_t near = most(t.high[i] - last, 0), far = t.high[i] - most(first, t.low[i]);
     const float* by_distance = p.by_distance + i * p.row;
     float position = by_distance[near / attention_page];
     for (int64_t e = near / attention_page + 1; e <= far / attention_page; ++e)
