@@ -19,8 +19,9 @@ enum class Fault : int {
   sample_logits,
   ring_sequence,
   decode_sequence,
+  crf_target,
 };
-constexpr int fault_kinds = 8;
+constexpr int fault_kinds = 9;
 constexpr unsigned long long no_fault = ~0ull;
 
 /// Keeps the smallest row of those reported, with its value. `slot` is GpuDevice::fault().
@@ -44,6 +45,8 @@ __device__ __forceinline__ void report_fault(unsigned long long* slot, int64_t r
       fail("ring_store: row {} goes to sequence {} of {}, or to a position below 0", row, value, bound);
     case Fault::decode_sequence:
       fail("attention_decode: row {} stands in sequence {} of {}, or at a position below 0", row, value, bound);
+    case Fault::crf_target:
+      fail("crf_loss: target {} of row {} is none of {} labels", value, row, bound);
     default:
       fail("{}: token {} of row {} is not in the vocabulary of {}", operation[static_cast<int>(kind)], value, row,
            bound);

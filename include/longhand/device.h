@@ -246,6 +246,29 @@ struct LogProbability {
   ConstTensor logits, tokens;
 };
 
+/// The loss of a linear-chain conditional random field (Lafferty et al. 2001) over each of S sequences of labels, with
+/// its gradients, by the forward-backward recursion on logarithms:
+///   score(y) = begin[y_1] + sum_t emission[t, y_t] + sum_t transition[y_t-1, y_t] + end[y_n]
+///   loss = weight * (log sum over all y of exp(score(y)) - score(target))
+/// emissions [rows, L], L <= 256, becomes d_emissions. Sequence s is rows [starts[s], starts[s + 1]); starts [S + 1]
+/// i32 goes from 0 to rows, an empty sequence has loss 0. transitions [L + 2, L]: row i < L from label i, then begin,
+/// end. targets [rows] i32 in [0, L); weights [S], empty = 1. loss [S] is not scaled, the gradients are those of scale
+/// * sum(loss); d_transitions [L + 2, L] += its part, in a fixed order, where it is wanted. With `gradient` false the
+/// emissions are left alone. Floats are finite fp32.
+struct CrfLoss {
+  Tensor emissions, d_transitions, loss;
+  ConstTensor transitions, starts, targets, weights;
+  float scale = 1;
+  bool gradient = true;
+};
+
+/// The labels [rows] i32 of largest score in each sequence (Viterbi 1967), the smaller label where two are equal; score
+/// [S] fp32. The other arguments are those of CrfLoss.
+struct CrfDecode {
+  Tensor labels, score;
+  ConstTensor emissions, transitions, starts;
+};
+
 /// AdamW (Loshchilov & Hutter 2019) over many tensors, g = gradient_scale * gradient:
 ///   m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
 ///   w -= lr (m / (1 - beta1^step) / (sqrt(v / (1 - beta2^step)) + eps) + weight_decay w)
@@ -382,6 +405,8 @@ class Device {
   virtual void page_bounds(const PageBounds&) = 0;
   virtual void cross_entropy(const CrossEntropy&) = 0;
   virtual void log_probability(const LogProbability&) = 0;
+  virtual void crf_loss(const CrfLoss&) = 0;
+  virtual void crf_decode(const CrfDecode&) = 0;
   virtual void adamw(const AdamW&) = 0;
   virtual void global_norm(const GlobalNorm&) = 0;
   virtual void fgm_step(const FgmStep&) = 0;

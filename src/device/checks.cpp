@@ -88,6 +88,35 @@ void check_log_probability(const LogProbability& a) {
   check_list(a.tokens, Dtype::i32, rows, name, "tokens");
 }
 
+/// What both operations of a conditional random field take.
+static void check_crf(const ConstTensor& emissions, const ConstTensor& transitions, const ConstTensor& starts,
+                      const char* name) {
+  constexpr int64_t most_labels = 256;
+  int64_t rows = rows_of(emissions), labels = width_of(emissions);
+  check_rows(emissions, Dtype::fp32, rows, labels, name, "emissions");
+  if (labels > most_labels) fail("{}: {} labels, at most {} were expected", name, labels, most_labels);
+  check_rows(transitions, Dtype::fp32, labels + 2, labels, name, "transitions");
+  if (starts.elements() < 1) fail("{}: starts has no end", name);
+  check_list(starts, Dtype::i32, starts.elements(), name, "starts");
+}
+
+void check_crf_loss(const CrfLoss& a) {
+  constexpr auto name = "crf_loss";
+  check_crf(a.emissions, a.transitions, a.starts, name);
+  int64_t rows = rows_of(a.emissions), labels = width_of(a.emissions), sequences = a.starts.elements() - 1;
+  check_list(a.targets, Dtype::i32, rows, name, "targets");
+  check_list(a.loss, Dtype::fp32, sequences, name, "loss");
+  if (a.weights) check_list(a.weights, Dtype::fp32, sequences, name, "weights");
+  if (a.d_transitions) check_rows(a.d_transitions, Dtype::fp32, labels + 2, labels, name, "d_transitions");
+}
+
+void check_crf_decode(const CrfDecode& a) {
+  constexpr auto name = "crf_decode";
+  check_crf(a.emissions, a.transitions, a.starts, name);
+  check_list(a.labels, Dtype::i32, rows_of(a.emissions), name, "labels");
+  check_list(a.score, Dtype::fp32, a.starts.elements() - 1, name, "score");
+}
+
 void check_adamw(const AdamW& a) {
   constexpr auto name = "adamw";
   if (a.step < 1) fail("adamw: steps count from 1, not {}", a.step);

@@ -62,6 +62,8 @@ void check_embedding(const EmbeddingBackward& a);
 void check_position_encoding(const PositionEncoding& a);
 void check_cross_entropy(const CrossEntropy& a);
 void check_log_probability(const LogProbability& a);
+void check_crf_loss(const CrfLoss& a);
+void check_crf_decode(const CrfDecode& a);
 void check_adamw(const AdamW& a);
 void check_global_norm(const GlobalNorm& a);
 void check_add(const Add& a);

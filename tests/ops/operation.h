@@ -33,6 +33,8 @@
   X(page_bounds, PageBounds)                 \
   X(cross_entropy, CrossEntropy)             \
   X(log_probability, LogProbability)         \
+  X(crf_loss, CrfLoss)                       \
+  X(crf_decode, CrfDecode)                   \
   X(adamw, AdamW)                            \
   X(global_norm, GlobalNorm)                 \
   X(fgm_step, FgmStep)                       \

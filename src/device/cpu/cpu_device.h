@@ -44,6 +44,8 @@ class CpuDevice final : public Device {
   void page_bounds(const PageBounds&) override;
   void cross_entropy(const CrossEntropy&) override;
   void log_probability(const LogProbability&) override;
+  void crf_loss(const CrfLoss&) override;
+  void crf_decode(const CrfDecode&) override;
   void adamw(const AdamW&) override;
   void global_norm(const GlobalNorm&) override;
   void fgm_step(const FgmStep&) override;
