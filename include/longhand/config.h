@@ -24,6 +24,27 @@ inline constexpr std::array<const char*, 7> lora_site_names = {"q", "k", "v", "p
 enum class AdapterSite : uint8_t { attention, feedforward };
 inline constexpr std::array<const char*, 2> adapter_site_names = {"attention", "feedforward"};
 
+/// What a head reads, and what it says of it.
+enum class HeadKind : uint8_t {
+  label,  // one label of a text, after its last token
+  state,  // one label of a dialogue, where its reply begins
+  tags,   // a tag of every word: O, or B-x and I-x for the first and the following words of an x
+};
+
+/// A linear layer on final hidden states: head.NAME.weight [labels, D], head.NAME.bias [labels] and, for the
+/// transitions of a conditional random field, head.NAME.transitions [labels + 2, labels] (see CrfLoss).
+struct HeadConfig {
+  std::string name;
+  HeadKind kind = HeadKind::label;
+  bool crf = false;
+  int64_t lookahead = 0;  // tags: the tokens after a word's first one that are read before its tag is said
+  std::vector<std::string> labels;
+  /// The place of a label, -1 where the head has no such.
+  int32_t find(std::string_view label) const;
+  bool operator==(const HeadConfig&) const = default;
+};
+const char* head_kind_name(HeadKind kind);
+
 struct ModelConfig {
   int64_t vocab_size = 0, d_model = 0, n_layer = 0, n_head = 0, d_head = 0, d_ff = 0;
   int64_t mem_len = 0;
@@ -59,7 +80,9 @@ struct ModelConfig {
   /// Whether low-rank updates or adapters stand beside the weights: training is then theirs.
   bool extended() const { return lora_rank > 0 || adapter_width > 0; }
   ModelConfig without_lora() const;
-  ModelConfig plain() const;  // without updates and adapters: what an adapter file and its model have in common
+  ModelConfig plain() const;  // without updates, adapters and heads: what an adapter file and its model have in common
+
+  std::vector<HeadConfig> heads;  // written only where there are any
 
   /// The words [first, end) of tail i.
   std::pair<int64_t, int64_t> tail(size_t i) const {

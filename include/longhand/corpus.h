@@ -43,6 +43,25 @@ std::vector<Paragraph> parse_help_page(std::string_view html);
 /// Fails when there are none, and at broken UTF-8 with file and byte.
 std::vector<Page> read_help_pages(const std::string& directory, const std::string& language);
 
+/// A stretch of a paragraph that its page marks, in bytes: an element of the user interface ("UI"), a key of the
+/// keyboard ("KEY"), what is to be typed ("CODE").
+struct Mark {
+  int64_t begin, end;
+  std::string type;
+};
+struct MarkedParagraph {
+  std::string id, text;
+  std::vector<Mark> marks;
+};
+struct MarkedPage {
+  std::string path;
+  std::vector<MarkedParagraph> paragraphs;
+};
+
+/// As parse_help_page, with the marks, and without what the page hides: the wording for other systems and modules.
+std::vector<MarkedParagraph> parse_marked_help_page(std::string_view html);
+std::vector<MarkedPage> read_marked_help_pages(const std::string& directory, const std::string& language);
+
 /// Documents of some languages: paragraphs equal to the English one are dropped, then repetitions within a language,
 /// then empty pages; a document is a page, a paragraph a line.
 std::vector<Corpus> read_help_corpora(const std::string& directory, const std::vector<std::string>& languages);

@@ -15,12 +15,18 @@
 
 namespace longhand {
 
+/// What a head is to say of an example after reading its token `token`.
+struct ExampleLabel {
+  int32_t head, token, label;
+};
+
 /// Other forms of a stream's examples, made when they are drawn.
 class ExampleVariants {
  public:
   struct Variant {
     std::vector<int32_t> tokens;
     std::vector<uint8_t> answers;  // as in TokenStream
+    std::vector<ExampleLabel> labels = {};
   };
   virtual ~ExampleVariants() = default;
   /// The form of an example in batch `step`; without tokens where the example itself is meant.
@@ -38,6 +44,7 @@ struct TokenStream {
   ConstTensor tasks = {};    // [documents] i32, examples alone: places in task_names; may be empty
   std::vector<std::string> task_names = {};
   std::shared_ptr<const ExampleVariants> variants = {};
+  const std::vector<std::vector<ExampleLabel>>* labels = nullptr;  // of every document; null = none
   int64_t size() const { return tokens.elements(); }
   int32_t at(int64_t index) const;
 };
@@ -54,6 +61,7 @@ struct TokenContent {
   std::vector<int32_t> tasks;
   std::vector<std::string> task_names;
   std::shared_ptr<const ExampleVariants> variants;
+  std::vector<std::vector<ExampleLabel>> labels;
   int64_t bytes = 0;
 };
 
@@ -145,10 +153,13 @@ class ExampleRows {
     std::vector<int32_t> tokens, targets, document_start;
     int64_t lanes = 0;
     std::vector<float> weights = {};
-    Batch batch(int64_t segment) const;
+    std::vector<std::vector<HeadTarget>> lane_heads = {};  // of each lane
+    std::vector<HeadTarget> heads = {};
+    Batch batch(int64_t segment);
   };
   Columns columns(int64_t lanes) const;
-  /// Writes row `row` (-1: padding alone) into one lane; returns its targets. With a step the examples' variants.
+  /// Writes row `row` (-1: padding alone) into one lane; returns its targets, heads' aside. With a step the examples'
+  /// variants.
   int64_t fill(int64_t row, Columns& columns, int64_t lane, int64_t step = -1) const;
   /// What targets of each task count, by their place in task_names; columns carry weights from here on.
   void weigh(std::vector<float> task_weights) { task_weights_ = std::move(task_weights); }

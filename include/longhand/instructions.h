@@ -19,7 +19,9 @@ namespace longhand {
 class Augmenter;
 
 /// One example: {"instruction", "input", "output"}, {"context", "question", "answer"}, or a chat,
-/// {"messages": [{"role": "system" | "user" | "assistant", "content"}, ...]}.
+/// {"messages": [{"role": "system" | "user" | "assistant", "content"}, ...]}; for heads a text with its label,
+/// {"text", "label"} or {"instruction", "input", "label"}, or words with their tags, {"tokens": [...], "tags": [...]}.
+/// An answer may come with the state of the dialogue before it, "state": "label", or slots, {"domain": "hotel"}.
 struct InstructionExample {
   struct Message {
     std::string role, text;
@@ -27,6 +29,9 @@ struct InstructionExample {
   std::map<std::string, std::string> fields;  // what a template may name: every text of the object but the answer
   std::string answer;                         // "output" or "answer"
   std::vector<Message> messages;              // of a chat, which has neither
+  std::string label;                          // of a text, which then has no answer
+  std::vector<std::string> words, tags;       // tags: O, or B-x and I-x for the first and the following words of an x
+  std::map<std::string, std::string> state;   // slot -> label; one without slots has the name "state"
   std::string task, source;                   // optional keys: names its validation row; keeps it on one side
   bool negative = false;  // "negative": true, "label": 0, or an answer that is "no", "0" or "unanswerable"
   std::string path;       // of its file
@@ -64,7 +69,23 @@ struct EncodeOptions {
   uint64_t seed = 0;
   bool skip_bad = false;                       // leave out what does not fit, and count it
   std::shared_ptr<const Augmenter> augmenter;  // what makes the variants of the examples to train on; may be null
+  std::vector<HeadConfig> heads = {};          // of the model
+  std::string head = {};                       // the one among them that says labels or tags
 };
+
+/// What heads the examples of a run want.
+struct HeadOptions {
+  std::string name;                 // of the head for labels or tags
+  std::vector<std::string> labels;  // empty = those that the examples have
+  bool crf = false;
+  int64_t lookahead = 0;
+};
+
+/// Adds to `heads` (those of the model) what the examples teach and is not there yet, and returns the names of all that
+/// they teach: one for labels or tags, and one for each slot of a dialogue's state. Fails with the line of an example
+/// whose label the head does not have, and where labels or tags have no name or another kind of head has it.
+std::vector<std::string> find_heads(const InstructionFile& file, const HeadOptions& options,
+                                    std::vector<HeadConfig>& heads);
 
 struct EncodedInstructions {
   std::vector<TokenContent> streams;  // "train", then one of validation for each task ("answers" where none is named)
@@ -97,7 +118,8 @@ InstructionCheck check_instructions(const InstructionFile& file, const Instructi
 struct BuildOptions {
   std::string task = "translation";
   std::string directory;               // where scripts/fetch_corpus.sh unpacked the help pages
-  std::vector<std::string> languages;  // empty = the twelve of the help corpus; a translation names its own
+  std::vector<std::string> languages;  // empty = the twelve of the help corpus, of topics and tags English; a
+                                       // translation names its own
   int64_t examples = 6000;
   int64_t largest = 200;    // bytes of a paragraph at most
   int64_t greatest = 9999;  // number, or amount of money
@@ -111,6 +133,10 @@ struct BuildOptions {
 ///   dates              1900 to 2099, as the language writes them at length; source: the date
 ///   terms              a heading of the help pages and the paragraph below it; source: the page
 ///   cloze              a paragraph without one of its words, and the word; source: the page
+/// and for heads, "text" with "label" or "tokens" with "tags":
+///   topics             a paragraph, the part of the office suite that its page is about; source: the page
+///   tags               the words of a paragraph, what is an element of the user interface, a key or code among them;
+///                      source: the page
 std::string build_instructions(BuildOptions options);
 
 /// The answers of numbers, amounts ("EUR", "USD") and dates (days after 1 January 1970), as ICU's data have them.

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -31,6 +32,12 @@ struct DropoutRates {
   float embedding = 0, attention = 0, residual = 0, activation = 0, feedforward = 0;
 };
 
+/// What a head is to say after reading token `row` of a lane. The words of one example make up a sequence of tags.
+struct HeadTarget {
+  int32_t head, lane, row, label, example;
+  float weight;
+};
+
 /// Host tensors of one step. Position-major: entry [i, b] is token i of lane b.
 struct Batch {
   ConstTensor tokens;          // [T, B] i32
@@ -38,6 +45,7 @@ struct Batch {
   ConstTensor weights;         // [T, B] fp32 per target, may be empty
   ConstTensor document_start;  // [T, B] i32: first visible key, counted from the first memory row; may be empty
   ConstTensor segment_ids;     // [T, B] u8, for `segments` models
+  std::span<const HeadTarget> heads = {};  // by lane and row; for Heads, the pass itself does not look at them
 };
 
 struct LossOptions {
@@ -58,7 +66,8 @@ class Pass {
 
   /// Forward over one segment. Returns the sum of the (weighted) losses over the targets; per-row losses, [T, B], stay
   /// in losses(). With training on, d_logits has been taken back to the last hidden state and the output layer's
-  /// gradients are added. `step` keys the dropout masks. The memory is rolled forward.
+  /// gradients are added; without targets that gradient is 0. `step` keys the dropout masks. The memory is rolled
+  /// forward.
   double forward(const Batch& batch, const LossOptions& loss, const DropoutRates& dropout, uint64_t seed,
                  uint64_t step);
 
@@ -68,6 +77,8 @@ class Pass {
   /// Final hidden states [T, B, D] of the last forward (after final_norm): for logits at chosen rows, embeddings,
   /// heads.
   ConstTensor hidden() const;
+  /// The gradient to them [T, B, D], to which heads add theirs between forward() and backward().
+  Tensor d_hidden() const;
   ConstTensor losses() const;
   /// logits [rows, V] of hidden rows [rows, D].
   void logits(const Tensor& out, const ConstTensor& hidden);

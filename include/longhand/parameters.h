@@ -80,6 +80,11 @@ struct LayerTensors {
   const AdapterTensors& adapter(AdapterSite site) const { return adapters[static_cast<size_t>(site)]; }
 };
 
+/// See HeadConfig.
+struct HeadTensors {
+  Tensor weight, bias, transitions;
+};
+
 /// One tail of an adaptive softmax: n words of width d.
 struct TailTensors {
   Matrix weight, projection;  // [n, d], [d, D]
@@ -114,6 +119,7 @@ class ParameterSet {
   Matrix head, tail_weight;  // [cutoffs[0], D], [tails, D]
   Tensor tail_bias;          // [tails]
   std::vector<TailTensors> tails;
+  std::vector<HeadTensors> heads;  // in the configuration's order
 
  private:
   void lay_out();
@@ -130,18 +136,21 @@ bool is_lora(std::string_view name);
 /// Or of an adapter: "layers.0.attention.adapter.up.weight".
 bool is_adapter(std::string_view name);
 
+/// Whether a name is that of a head's tensor: "head.topic.weight"; the head's name, or "".
+std::string_view head_of(std::string_view name);
+
 /// Stores a parameter's values as the set holds it: converted to nearest, or quantised.
 void store_parameter(Device& device, const ParameterSet& set, size_t index, const std::vector<float>& values);
 
-/// N(0, 0.02) for matrices, u and v; gains N(1, 0.02); biases 0; A uniform in +-sqrt(1 / in), B 0; W_up of adapters 0;
-/// drawn per parameter from (seed, index).
+/// N(0, 0.02) for matrices, u and v; gains N(1, 0.02); biases and transitions 0; A uniform in +-sqrt(1 / in), B 0; W_up
+/// of adapters 0; drawn per parameter from (seed, index).
 void initialize(Device& device, const ParameterSet& weights, uint64_t seed, const ParameterSet::Wanted& wanted = {});
 
 /// Fills `weights` from a file, converting floats; integers are taken as they stand, into a set that holds them in the
 /// same format. `prefix` picks e.g. "master." tensors of a checkpoint. Every parameter must be there with its shape; a
 /// tensor of the file that the model does not have is an error unless `others` allows it. Low-rank updates and
-/// adapters that the file does not have stay as they are. With `or_plain` a tensor that is not there with the prefix is
-/// taken without it.
+/// adapters that the file does not have stay as they are, and so do heads that its configuration does not name. With
+/// `or_plain` a tensor that is not there with the prefix is taken without it.
 void load_parameters(Device& device, const ParameterSet& weights, const SafetensorsFile& file,
                      const std::string& prefix = "", bool or_plain = false);
 

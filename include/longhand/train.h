@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "longhand/data.h"
+#include "longhand/heads.h"
 #include "longhand/schedule.h"
 
 namespace longhand {
@@ -42,13 +43,13 @@ struct TrainOptions {
   double label_smoothing = 0, focal_gamma = 0;
   Dtype type = Dtype::fp32, master = Dtype::fp32, moments = Dtype::fp32;
   bool recompute = false, mask_documents = false;
-  bool examples = false;           // rows of whole examples (longhand/data.h), no memory between them
-  bool pack = true;                // several examples a row
+  bool examples = false;  // rows of whole examples (longhand/data.h), no memory between them
+  bool pack = true;       // several examples a row
   std::string base;  // int8, int4, fp16, bf16 or fp32: how matrices that do not train are held; empty: as they come
   std::map<std::string, MatrixFormat> held;  // what that is for each matrix that is not held as `type`; not in json()
-  std::string train_only, freeze;  // patterns of parameter names: "*.bias,norm.*"
-  bool unfreeze = false;           // the top feed-forward layer first, then the attention layers from above
-  double layer_decay = 1;          // of the learning rate, a layer
+  std::string train_only, freeze;            // patterns of parameter names: "*.bias,norm.*"
+  bool unfreeze = false;                     // the top feed-forward layer first, then the attention layers from above
+  double layer_decay = 1;                    // of the learning rate, a layer
   Difficulty curriculum = Difficulty::none;
   Pacing pacing = Pacing::linear;
   double curriculum_start = 0.3;                  // share of the examples, easiest first
@@ -57,10 +58,12 @@ struct TrainOptions {
   std::string task_weight;                        // "de-en=0.5,en-de=2"
   bool augment = false, augment_answers = false;  // longhand/augment.h
   double augment_synonyms = 0.2, augment_insertions = 0.1, augment_shuffles = 0.05;
-  double fgm = 0;          // epsilon of adversarial training on the embedding; 0 = off
-  int64_t patience = 0;    // validations without a better loss that end the run; 0 = off
-  double spike = 2;        // a step whose loss exceeds the running mean by so many nats is skipped; 0 = off
-  int64_t max_skips = 10;  // so many skipped in a row end the run
+  std::string heads;          // names of the heads that the data teach, separated by commas
+  double state_weight = 0.3;  // of the loss of dialogue states
+  double fgm = 0;             // epsilon of adversarial training on the embedding; 0 = off
+  int64_t patience = 0;       // validations without a better loss that end the run; 0 = off
+  double spike = 2;           // a step whose loss exceeds the running mean by so many nats is skipped; 0 = off
+  int64_t max_skips = 10;     // so many skipped in a row end the run
   uint64_t seed = 0;
 
   /// Fills what 0 stands for, fails with the first impossible setting. `batches_per_epoch` 0 leaves steps alone.
@@ -68,9 +71,12 @@ struct TrainOptions {
   Schedule make_schedule() const;
   bool has_master() const { return type == Dtype::bf16 && master == Dtype::fp32; }
   int64_t micro_batches() const { return lanes / micro_batch; }
+  /// Whether the data teach a head, and what its mean nat counts in the loss.
+  bool teaches(std::string_view head) const;
+  double head_weight(const HeadConfig& head) const { return head.kind == HeadKind::state ? state_weight : 1; }
   /// Whether a parameter is trained: it matches a pattern of train_only (empty: any; with low-rank updates, adapters or
   /// `unfreeze` these decide, and train_only adds to them), and none of freeze. In a pattern * stands for any
-  /// characters.
+  /// characters. A head trains where the data teach it, unless freeze matches.
   bool trains(std::string_view name) const { return stage(name) >= 0; }
   /// When a parameter begins to train: 0 = at once, k = in stage k of `unfreeze`, -1 = never.
   int64_t stage(std::string_view name) const;
@@ -118,6 +124,12 @@ std::string flags_that_fit(const TrainOptions& options, bool validation, int64_t
 
 std::string human_bytes(double bytes);  // "14.0 GB", powers of ten
 
+/// A part of the loss, before its weight: mean nats of the language ("language") or of a head.
+struct LossPart {
+  std::string name;
+  double nats = 0;
+};
+
 struct StepReport {
   int64_t step = 0;      // from 0
   double loss = 0;       // mean nats a target, weights before the update
@@ -128,14 +140,16 @@ struct StepReport {
   double flops = 0;     // as training_flops_per_token counts them
   std::string skipped;  // why no update was made; empty when one was
   int64_t skipped_in_a_row = 0;
-  std::string thawed;  // what began to train with this step: "layers.3.attention"
+  std::vector<LossPart> parts;  // where there are several
+  std::string thawed;           // what began to train with this step: "layers.3.attention"
 };
 
 struct ValidationRow {
   std::string name;          // of the stream: a language
-  double nats = 0;           // mean a token
+  double nats = 0;           // mean a token; of examples that only heads learn from, a label
   double bits_per_byte = 0;  // nats / ln 2 times tokens a byte of the whole stream; 0 when its bytes are unknown
   int64_t tokens = 0;
+  std::vector<HeadScore> heads = {};
 };
 
 /// Means over the streams, "mean"; bits a byte over those that know their bytes.

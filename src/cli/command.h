@@ -37,6 +37,7 @@ void add_bench(CLI::App& app, Common& common);
 void add_score(CLI::App& app, Common& common);
 void add_compare(CLI::App& app, Common& common);
 void add_eval(CLI::App& app, Common& common);
+void add_extract(CLI::App& app, Common& common);
 void add_info(CLI::App& app, Common& common);
 void add_plan(CLI::App& app, Common& common);
 void add_import(CLI::App& app, Common& common);

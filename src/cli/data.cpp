@@ -94,7 +94,7 @@ void add_data(CLI::App& app, Common& common) {
   auto add = [&](const char* name, auto& value, const char* meaning, const char* type) {
     return command->add_option(name, value, meaning)->type_name(type)->group("Build");
   };
-  add("--task", flags->build.task, "translation, numbers, dates, amounts, terms or cloze", "NAME");
+  add("--task", flags->build.task, "translation, numbers, dates, amounts, terms, cloze, topics or tags", "NAME");
   add("--corpus-directory", flags->build.directory, "help pages, as scripts/fetch_corpus.sh unpacks them", "DIRECTORY");
   add("--languages", flags->build.languages,
       "en,de,fr; a translation takes two or more, others all twelve unless some are named", "LIST")

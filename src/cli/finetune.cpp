@@ -24,6 +24,7 @@ struct Finetune {
   std::string validation_data, optimizer = "adamw", tokenizer_file;
   bool random_base = false;
   AugmentOptions augment;
+  HeadOptions head;
   int64_t answers = 8;
 
   void declare(CLI::App& command) {
@@ -53,6 +54,17 @@ struct Finetune {
         ->group("Data");
     add("--augment-language", augment.language, "of examples that do not say theirs; in de and lb nouns are capitals",
         "NAME");
+    auto head_flag = [&](const char* name, auto& field, const char* help, const char* type) {
+      return command.add_option(name, field, help)->default_str("")->type_name(type)->group("Heads");
+    };
+    head_flag("--head", head.name, "head that learns \"label\" or \"tags\" of the examples; made where it is new",
+              "NAME");
+    head_flag("--labels", head.labels, "of a new head, separated by commas (default: those of the examples)", "LIST")
+        ->delimiter(',');
+    command.add_flag("--crf", head.crf, "a new head for tags learns which follows which: a conditional random field")
+        ->group("Heads");
+    head_flag("--lookahead", head.lookahead,
+              "a new head for tags reads so many tokens behind a word's first one (default 0)", "N");
     command.add_option("--optimizer,--type", optimizer, "adamw")->type_name("NAME")->group("Training");
     training.declare(command);
     flags.declare_finetuning(command), flags.declare(command);
@@ -74,7 +86,7 @@ struct Finetune {
     if (!options.augment && !augment.thesauri.empty()) fail_usage("--thesaurus needs --augment");
 
     Tokenizer tokenizer = tokenizer_of(source);
-    TokenFile tokens = read(tokenizer, options.config.vocab_size, common.json ? stderr : stdout);
+    TokenFile tokens = read(tokenizer, options, common.json ? stderr : stdout);
     training.run.tokens = fmt::format("{}", fmt::join(data, ", "));
     std::vector<Question> questions =
         answers > 0 ? questions_of(tokens.validation(), answers) : std::vector<Question>{};
@@ -91,6 +103,9 @@ struct Finetune {
     std::string name = optimizer;
     std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
     if (name != "adamw") fail_usage("--optimizer {}: it takes adamw", optimizer);
+    if (head.name.empty() && (!head.labels.empty() || head.crf || head.lookahead))
+      fail_usage("--labels, --crf and --lookahead are of a new head: give its name with --head");
+    if (head.lookahead < 0 || head.lookahead > 64) fail_usage("--lookahead {}: 0 to 64", head.lookahead);
     if (answers < 0) fail_usage("--answers {}: 0 or more", answers);
     check_random_base();
     if (!(encode.validation >= 0 && encode.validation <= 0.5))
@@ -174,9 +189,24 @@ struct Finetune {
     return all;
   }
 
-  TokenFile read(const Tokenizer& tokenizer, int64_t vocab_size, FILE* out) const {
+  /// Makes the heads that the examples want.
+  void find_heads_of(InstructionFile& examples, InstructionFile& aside, TrainOptions& options) {
+    if (options.state_weight == 0)
+      for (InstructionFile* file : {&examples, &aside})
+        for (InstructionExample& example : file->examples) example.state.clear();
+    options.heads = fmt::format("{}", fmt::join(find_heads(examples, head, options.config.heads), ","));
+    options.config.check();
+    encode.heads = options.config.heads, encode.head = head.name;
+    bool alone = std::none_of(examples.examples.begin(), examples.examples.end(),
+                              [](const InstructionExample& e) { return !e.answer.empty() || !e.messages.empty(); });
+    if (alone && options.curriculum == Difficulty::loss)
+      fail_usage("--curriculum loss ranks examples by the loss of their answers, and these have none");
+  }
+
+  TokenFile read(const Tokenizer& tokenizer, TrainOptions& options, FILE* out) {
     InstructionFile examples = read_all(), aside;
     if (!validation_data.empty()) aside = read_instructions(validation_data, encode.skip_bad);
+    find_heads_of(examples, aside, options);
     EncodedInstructions encoded =
         encode_instructions(tokenizer, examples, validation_data.empty() ? nullptr : &aside, encode);
     int64_t skipped = static_cast<int64_t>(examples.bad.size() + aside.bad.size() + encoded.bad.size());
@@ -184,7 +214,11 @@ struct Finetune {
                encoded.train, encoded.validation, encoded.cut, skipped);
     for (const auto* list : {&examples.bad, &aside.bad, &encoded.bad})
       for (size_t i = 0; i < std::min<size_t>(list->size(), 3); ++i) fmt::print(out, "  left out: {}\n", (*list)[i]);
-    return TokenFile(std::move(encoded.streams), vocab_size, std::string(tokenizer.model()));
+    for (const HeadConfig& h : options.config.heads)
+      if (options.teaches(h.name))
+        fmt::print(out, "head {}: {}{} of {}\n", h.name, head_kind_name(h.kind), h.crf ? " (crf)" : "",
+                   fmt::join(h.labels, ", "));
+    return TokenFile(std::move(encoded.streams), options.config.vocab_size, std::string(tokenizer.model()));
   }
 };
 

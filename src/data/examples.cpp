@@ -62,15 +62,18 @@ void ExampleRows::add_group(const std::vector<int64_t>& examples, bool pack) {
 ExampleRows::Columns ExampleRows::columns(int64_t lanes) const {
   std::vector<int32_t> zeros(segment_ * lanes);
   std::vector<float> weights(task_weights_.empty() ? 0 : zeros.size());
-  return {zeros, zeros, zeros, lanes, weights};
+  return {zeros, zeros, zeros, lanes, weights, std::vector<std::vector<HeadTarget>>(lanes)};
 }
 
-Batch ExampleRows::Columns::batch(int64_t segment) const {
+Batch ExampleRows::Columns::batch(int64_t segment) {
   Batch batch;
   batch.tokens = ConstTensor(tokens.data(), Dtype::i32, {segment, lanes});
   batch.targets = ConstTensor(targets.data(), Dtype::i32, {segment, lanes});
   batch.document_start = ConstTensor(document_start.data(), Dtype::i32, {segment, lanes});
   if (!weights.empty()) batch.weights = ConstTensor(weights.data(), Dtype::fp32, {segment, lanes});
+  heads.clear();
+  for (const std::vector<HeadTarget>& lane : lane_heads) heads.insert(heads.end(), lane.begin(), lane.end());
+  batch.heads = heads;
   return batch;
 }
 
@@ -88,13 +91,23 @@ int64_t ExampleRows::fill(int64_t row, Columns& c, int64_t lane, int64_t step) c
       answers += learnt(i + 1) ? 1 : 0;
     }
   };
+  std::vector<HeadTarget>& heads = c.lane_heads[lane];
+  heads.clear();
+  auto put_labels = [&](const std::vector<ExampleLabel>& labels, int64_t start, int64_t e) {
+    for (const ExampleLabel& l : labels)
+      heads.push_back({l.head, static_cast<int32_t>(lane), static_cast<int32_t>(start + l.token), l.label,
+                       static_cast<int32_t>(e), weight});
+  };
   for (int64_t e : row >= 0 ? rows_[row] : std::vector<int64_t>()) {
+    int64_t start = at;
     if (!task_weights_.empty()) weight = task_weights_[stream_.tasks.as<const int32_t>()[e]];
     ExampleVariants::Variant v;
     if (stream_.variants && step >= 0) v = stream_.variants->make(e, step);
     int64_t size = static_cast<int64_t>(v.tokens.size());
     auto [first, end] = example(stream_, e);
-    if (size > 1 && size - 1 <= room(e))
+    bool varied = size > 1 && size - 1 <= room(e);
+    if (stream_.labels) put_labels(varied ? v.labels : (*stream_.labels)[e], start, e);
+    if (varied)
       put_all(
           size, [&](int64_t i) { return v.tokens[i]; }, [&](int64_t i) { return v.answers[i] != 0; });
     else

@@ -176,6 +176,7 @@ TokenFile::TokenFile(std::vector<TokenContent> streams, int64_t vocab_size, std:
     if (!c.tasks.empty()) stream.tasks = ConstTensor(c.tasks.data(), Dtype::i32, size(c.tasks));
     stream.task_names = c.task_names, stream.variants = c.variants;
     stream.bytes = c.bytes;
+    if (!c.labels.empty()) stream.labels = &c.labels;
     check_ids("data", c.name, c.tokens.data(), stream.size(), vocab_size);
     if (&c == s.contents.data())
       s.train = stream;

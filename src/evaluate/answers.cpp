@@ -181,7 +181,8 @@ std::vector<Question> questions_of(const std::vector<TokenStream>& streams, int6
     int64_t wanted = limit > 0 ? std::min(all, limit * (s + 1) / count - limit * s / count) : all;
     for (int64_t i = 0; i < wanted; ++i) {
       int64_t index = i * all / wanted;
-      questions.push_back(question_of(stream, starts[index], index + 1 < all ? starts[index + 1] : stream.size()));
+      Question question = question_of(stream, starts[index], index + 1 < all ? starts[index + 1] : stream.size());
+      if (!question.tokens.empty()) questions.push_back(std::move(question));  // others are for heads alone
     }
   }
   return questions;

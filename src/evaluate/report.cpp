@@ -41,6 +41,7 @@ std::string escape(std::string_view text) {
 struct Validation {
   double step, nats, bits_per_byte;
   std::map<std::string, std::pair<double, double>> streams;  // nats, bits a byte
+  std::map<std::string, Json> heads;                         // by stream and name: labels, accuracy, f1, ...
 };
 
 struct Run {
@@ -56,12 +57,15 @@ double value(const Json& object, const char* key) {
 }
 
 void add_validation(Run& run, const Json& line) {
-  Validation v{value(line, "step"), value(line, "nats"), value(line, "bits_per_byte"), {}};
+  Validation v{value(line, "step"), value(line, "nats"), value(line, "bits_per_byte"), {}, {}};
   auto streams = line.find("streams");
   if (streams != line.end() && streams->is_object())
     for (const auto& [name, row] : streams->items()) {
       if (run.validations.empty()) run.languages.push_back(name);
       v.streams[name] = {value(row, "nats"), value(row, "bits_per_byte")};
+      if (row.contains("heads"))
+        for (const auto& [head, score] : row["heads"].items())
+          v.heads[name == head ? head : fmt::format("{} {}", name, head)] = score;
     }
   run.validations.push_back(std::move(v));
 }
@@ -116,6 +120,24 @@ std::vector<std::pair<double, double>> smooth(const std::vector<std::pair<double
   return out;
 }
 
+/// The parts of the loss, where there are several, and how often the heads were right.
+void add_head_charts(const Run& run, std::vector<Chart>& all) {
+  std::map<std::string, std::vector<std::pair<double, double>>> parts, heads;
+  for (const Json& step : run.steps)
+    if (step.contains("parts"))
+      for (const auto& [name, nats] : step["parts"].items())
+        if (nats.is_number()) parts[name].emplace_back(value(step, "step"), nats.get<double>());
+  for (const Validation& v : run.validations)
+    for (const auto& [name, score] : v.heads)
+      heads[name].emplace_back(v.step, 100 * value(score, score.contains("f1") ? "f1" : "accuracy"));
+  Chart loss{"Parts of the loss", "step", "nats a token or label", {}, false, {}};
+  for (const auto& [name, points] : parts) loss.series.push_back({name, smooth(points)});
+  if (loss.series.size() > 1) all.push_back(std::move(loss));
+  Chart right{"Heads in validation", "step", "F1 of tags, accuracy of others, %", {}, false, {}};
+  for (const auto& [name, points] : heads) right.series.push_back({name, points, true});
+  if (!right.series.empty()) all.push_back(std::move(right));
+}
+
 std::vector<Chart> charts(const Run& run) {
   std::vector<std::pair<double, std::string>> marks;
   for (const Json& event : run.events)
@@ -139,6 +161,7 @@ std::vector<Chart> charts(const Run& run) {
   }
   all.push_back(std::move(training));
   if (!languages.series.empty()) all.push_back(std::move(languages));
+  add_head_charts(run, all);
   auto norm = column(run, "grad_norm");
   all.push_back({"Gradient norm", "step", "before clipping", {{"", norm, false}, {"norm", smooth(norm)}}, true, marks});
   all.push_back({"Learning rate", "step", "", {{"rate", column(run, "lr")}}, false, {}});
@@ -196,6 +219,23 @@ std::string validation_table(const Run& run) {
   return out + "</table></div>";
 }
 
+std::string head_rows(const Run& run) {
+  if (run.validations.empty() || run.validations.back().heads.empty()) return "";
+  std::string out =
+      "<h2>Heads</h2><div class=\"card\"><table><tr><th>head</th><th>labels</th><th>nats a label</th><th>accuracy</th>"
+      "<th>commonest label</th><th>precision</th><th>recall</th><th>F1</th></tr>";
+  for (const auto& [name, score] : run.validations.back().heads) {
+    auto percent = [&score = score](const char* key) {
+      return score.contains(key) ? fmt::format("{:.1f}%", 100 * value(score, key)) : std::string();
+    };
+    out += fmt::format(
+        "<tr><td>{}</td><td>{:.0f}</td><td>{:.3f}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+        escape(name), value(score, "labels"), value(score, "nats"), percent("accuracy"), percent("majority"),
+        percent("precision"), percent("recall"), percent("f1"));
+  }
+  return out + "</table></div>";
+}
+
 std::string event_list(const Run& run) {
   if (run.events.empty()) return "";
   std::string out =
@@ -248,8 +288,8 @@ std::string report_page(std::string_view log, std::string_view name, const std::
     page += fmt::format("<p><code>{}</code></p>", escape(run.meta.value("command", "")));
   page += facts(run) + "<div class=\"charts\">";
   for (const Chart& chart : charts(run)) page += "<figure>" + chart.svg() + "</figure>";
-  page +=
-      "</div>" + validation_table(run) + answer_list(answers) + event_list(run) + settings(run) + "</body></html>\n";
+  page += "</div>" + validation_table(run) + head_rows(run) + answer_list(answers) + event_list(run) + settings(run) +
+          "</body></html>\n";
   return page;
 }
 

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "longhand/generate.h"
 
 namespace longhand {
@@ -27,6 +29,18 @@ static void apply_lora(Device& device, const SafetensorsFile& file, LoadedModel&
   merge_lora(device, config, model.weights, updates);
 }
 
+// The heads that an adapter brings, beside those of the model.
+static void add_heads(ModelConfig& config, const ModelConfig& made_with, const std::string& path) {
+  for (const HeadConfig& head : made_with.heads) {
+    auto same = [&](const HeadConfig& known) { return known.name == head.name; };
+    auto known = std::find_if(config.heads.begin(), config.heads.end(), same);
+    if (known == config.heads.end())
+      config.heads.push_back(head);
+    else if (*known != head)
+      fail("{}: its head {} is another than the model's", path, head.name);
+  }
+}
+
 // An adapter file that was made for the model of `base`. The bottleneck adapters that it may bring join the
 // configuration.
 static SafetensorsFile open_adapter(const std::string& path, const SafetensorsFile& base, ModelConfig& config,
@@ -45,13 +59,16 @@ static SafetensorsFile open_adapter(const std::string& path, const SafetensorsFi
   if (made_with.lora_rank > 0 && base.metadata().contains("longhand.quantization"))
     fail("{} is quantised: merge {} into the weights that it was made from (longhand merge), then quantise",
          base.path(), path);
+  add_heads(config, made_with, path);
   if (made_with.adapter_width == 0) return file;
   if (!bottleneck.empty())
     fail("{} and {} both hold bottleneck adapters, and a part of a layer has one: give one of them", bottleneck, path);
-  if (config.adapter_width > 0 && made_with.without_lora() != config)
+  bool alike = made_with.adapter_width == config.adapter_width && made_with.adapter_sites == config.adapter_sites;
+  if (config.adapter_width > 0 && !alike)
     fail("{} holds adapters of another form than those in {}: give it beside the weights without them", path,
          base.path());
-  bottleneck = path, config = made_with.without_lora();
+  bottleneck = path;
+  config.adapter_width = made_with.adapter_width, config.adapter_sites = made_with.adapter_sites;
   return file;
 }
 

@@ -73,7 +73,8 @@ std::string QuantizeOptions::json() const {
 WeightFormats quantized_formats(const ModelConfig& config, const QuantizeOptions& options, Dtype type) {
   WeightFormats formats{type, {}};
   for (const ParameterInfo& info : parameter_list(config)) {
-    if (!info.matrix || is_lora(info.name) || is_adapter(info.name)) continue;  // they are small
+    bool small = is_lora(info.name) || is_adapter(info.name) || !head_of(info.name).empty();
+    if (!info.matrix || small) continue;
     bool embedding = info.name == "embedding.weight", output = info.name.starts_with("output.");
     WeightType wanted = embedding ? options.embedding : output ? options.output : options.type;
     formats.matrices[info.name] = format_of(wanted, options.grouped, info.shape);

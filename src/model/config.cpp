@@ -18,6 +18,9 @@ constexpr Word topk_words[] = {{"exact", int(TopkMode::exact)}, {"block", int(To
 constexpr Word norm_words[] = {{"pre", int(NormPlacement::pre)}, {"post", int(NormPlacement::post)}};
 constexpr Word activation_words[] = {{"gelu", int(Activation::gelu)}, {"relu", int(Activation::relu)}};
 
+constexpr Word head_words[] = {
+    {"label", int(HeadKind::label)}, {"state", int(HeadKind::state)}, {"tags", int(HeadKind::tags)}};
+
 /// Visits every setting in the order in which it is written. The visitor gets (key, value) for numbers and booleans and
 /// (key, value, words) for settings written as words.
 template <class Config, class Visitor>
@@ -31,6 +34,14 @@ void visit(Config& c, Visitor&& on) {
   on("cutoffs", c.cutoffs), on("tail_widths", c.tail_widths);
   on("lora_rank", c.lora_rank), on("lora_alpha", c.lora_alpha), on("lora_sites", c.lora_sites);
   on("adapter_width", c.adapter_width), on("adapter_sites", c.adapter_sites);
+  on("heads", c.heads);
+}
+
+/// The settings of a head, in the order in which they are written.
+template <class Head, class Visitor>
+void visit_head(Head& h, Visitor&& on) {
+  on("name", h.name), on("kind", h.kind, head_words), on("crf", h.crf), on("lookahead", h.lookahead);
+  on("labels", h.labels);
 }
 
 struct Reader {
@@ -68,6 +79,22 @@ struct Reader {
     if (!integers) wrong(key, "a list of integers");
     values = list.get<std::vector<int64_t>>();
   }
+  void operator()(const char* key, std::vector<std::string>& values) const {
+    if (!json.contains(key)) return;
+    const Json& list = json.at(key);
+    bool texts =
+        list.is_array() && std::all_of(list.begin(), list.end(), [](const Json& entry) { return entry.is_string(); });
+    if (!texts) wrong(key, "a list of texts");
+    values = list.get<std::vector<std::string>>();
+  }
+  void operator()(const char* key, std::vector<HeadConfig>& heads) const {
+    if (!json.contains(key)) return;
+    const Json& list = json.at(key);
+    bool objects =
+        list.is_array() && std::all_of(list.begin(), list.end(), [](const Json& entry) { return entry.is_object(); });
+    if (!objects) wrong(key, "a list of objects");
+    for (const Json& entry : list) visit_head(heads.emplace_back(), Reader{entry, where});
+  }
   template <class Enum, size_t N>
   void operator()(const char* key, Enum& value, const Word (&words)[N]) const {
     if (!json.contains(key)) return;
@@ -94,6 +121,13 @@ struct Writer {
   }
   void operator()(const char* key, const std::vector<int64_t>& values) const {
     if (!values.empty()) json[key] = values;
+  }
+  void operator()(const char* key, const std::vector<HeadConfig>& heads) const {
+    for (const HeadConfig& head : heads) {
+      Json entry;
+      visit_head(head, Writer{entry});
+      json[key].push_back(std::move(entry));
+    }
   }
   template <class Enum, size_t N>
   void operator()(const char* key, const Enum& value, const Word (&words)[N]) const {
@@ -177,7 +211,7 @@ ModelConfig ModelConfig::without_lora() const {
 
 ModelConfig ModelConfig::plain() const {
   ModelConfig config = without_lora();
-  config.adapter_width = 0, config.adapter_sites.clear();
+  config.adapter_width = 0, config.adapter_sites.clear(), config.heads.clear();
   return config;
 }
 
@@ -201,6 +235,42 @@ static void check_adapters(const ModelConfig& c) {
   });
 }
 
+const char* head_kind_name(HeadKind kind) { return head_words[static_cast<size_t>(kind)].word; }
+
+int32_t HeadConfig::find(std::string_view label) const {
+  auto found = std::find(labels.begin(), labels.end(), label);
+  return found == labels.end() ? -1 : static_cast<int32_t>(found - labels.begin());
+}
+
+static void check_head(const HeadConfig& head) {
+  constexpr std::string_view letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+  constexpr size_t most_tags = 256, most_labels = 65536;  // CrfDecode's limit
+  bool tags = head.kind == HeadKind::tags;
+  if (head.name.empty() || head.name.find_first_not_of(letters) != std::string::npos)
+    fail_usage("head \"{}\": a name is made of letters, digits, _ and -", head.name);
+  size_t most = tags ? most_tags : most_labels;
+  if (head.labels.size() < 2 || head.labels.size() > most)
+    fail_usage("head {} has {} labels: from 2 to {} are possible", head.name, head.labels.size(), most);
+  for (const std::string& label : head.labels) {
+    if (std::count(head.labels.begin(), head.labels.end(), label) > 1)
+      fail_usage("head {}: the label \"{}\" stands there twice", head.name, label);
+    bool tag = label == "O" || ((label.starts_with("B-") || label.starts_with("I-")) && label.size() > 2);
+    if (label.empty() || (tags && !tag))
+      fail_usage("head {}: \"{}\" is no {}", head.name, label, tags ? "tag: O, B-x or I-x was expected" : "label");
+  }
+  if ((head.crf || head.lookahead) && !tags) fail_usage("head {}: crf and lookahead are for tags", head.name);
+  if (head.lookahead < 0 || head.lookahead > 64)
+    fail_usage("head {}: a lookahead of {} tokens is not in 0 to 64", head.name, head.lookahead);
+}
+
+static void check_heads(const ModelConfig& c) {
+  for (const HeadConfig& head : c.heads) {
+    check_head(head);
+    if (std::count_if(c.heads.begin(), c.heads.end(), [&](const HeadConfig& h) { return h.name == head.name; }) > 1)
+      fail_usage("two heads have the name {}", head.name);
+  }
+}
+
 void ModelConfig::check() const {
   constexpr int64_t limit = int64_t{1} << 31;
   visit(*this, [&](const char* key, const auto& value, auto&&...) {
@@ -216,7 +286,7 @@ void ModelConfig::check() const {
   if (n_layer > 65535) fail_usage("n_layer is {}: at most 65535 layers can be told apart", n_layer);
   if (same_length && mem_len == 0)
     fail_usage("same_length with mem_len 0 leaves no visible key: set mem_len to the number of keys that a query sees");
-  check_tails(*this), check_lora(*this), check_adapters(*this);
+  check_tails(*this), check_lora(*this), check_adapters(*this), check_heads(*this);
   if (!(norm_eps > 0)) fail_usage("norm_eps is {}: it must be positive", norm_eps);
 }
 
@@ -225,14 +295,19 @@ int64_t ModelConfig::matrix_parameters() const {
   for (size_t i = 0; i < cutoffs.size(); ++i)
     output +=
         (tail(i).second - tail(i).first + d_model) * tail_widths[i] + (i == 0 ? cutoffs[0] : 0) * d_model + d_model;
+  for (const HeadConfig& head : heads) output += static_cast<int64_t>(head.labels.size()) * d_model;
   return output + vocab_size * d_model + n_layer * (5 * n_head * d_head * d_model + 2 * d_model * d_ff);
 }
 
 int64_t ModelConfig::parameters() const {
   int64_t heads = n_head * d_head;
-  int64_t layer = 2 * heads + 4 * d_model + d_ff + d_model + (segments ? 3 * heads : 0);
+  int64_t layer = 2 * heads + 4 * d_model + d_ff + d_model + (segments ? 3 * heads : 0), beside = 0;
+  for (const HeadConfig& head : this->heads) {
+    auto labels = static_cast<int64_t>(head.labels.size());
+    beside += labels + (head.crf ? (labels + 2) * labels : 0);
+  }
   return matrix_parameters() + n_layer * layer + (final_norm ? 2 * d_model : 0) + (output_bias ? vocab_size : 0) +
-         static_cast<int64_t>(cutoffs.size());
+         static_cast<int64_t>(cutoffs.size()) + beside;
 }
 
 double training_flops_per_token(const ModelConfig& c, int64_t lanes, int64_t segment, int64_t memory) {

@@ -264,7 +264,10 @@ double Pass::State::forward(const Batch& batch, const LossOptions& options) {
   bool with_loss = !batch.targets.empty();
   repeat(Part::forward, with_loss, [&] {
     forward_layers();
-    if (with_loss) output_layer();
+    if (with_loss)
+      output_layer();
+    else if (shape.training)
+      device->zero(d_hidden.rows(0, segment));
   });
   int64_t kept = std::min(shape.memory, keys());
   if (config.segments && kept > 0) device->copy(memory_ids.rows(0, kept), segment_ids.rows(keys() - kept, kept));

@@ -1,5 +1,6 @@
 #include "longhand/parameters.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 #include <type_traits>
@@ -48,6 +49,21 @@ void visit_adapters(const ModelConfig& c, Visitor&& on) {
     }
 }
 
+/// Calls on(name, shape, matrix, place) for the heads.
+template <class Visitor>
+void visit_heads(const ModelConfig& c, Visitor&& on) {
+  for (size_t h = 0; h < c.heads.size(); ++h) {
+    int64_t labels = static_cast<int64_t>(c.heads[h].labels.size());
+    auto head = [&](const char* name, Shape shape, bool matrix, Tensor HeadTensors::*member) {
+      on(fmt::format("head.{}.{}", c.heads[h].name, name), shape, matrix,
+         [h, member](ParameterSet& s) -> Tensor& { return s.heads[h].*member; });
+    };
+    head("weight", {labels, c.d_model}, true, &HeadTensors::weight);
+    head("bias", {labels}, false, &HeadTensors::bias);
+    if (c.heads[h].crf) head("transitions", {labels + 2, labels}, false, &HeadTensors::transitions);
+  }
+}
+
 /// Calls on(name, shape, matrix, place) for every parameter in file order; `place` picks its tensor in a ParameterSet.
 template <class Visitor>
 void visit_parameters(const ModelConfig& c, Visitor&& on) {
@@ -84,7 +100,7 @@ void visit_parameters(const ModelConfig& c, Visitor&& on) {
     on("norm.bias", Shape{width}, false, [](Set& s) -> Tensor& { return s.final_norm.bias; });
   }
   if (c.output_bias) on("output.bias", Shape{c.vocab_size}, false, [](Set& s) -> Tensor& { return s.output_bias; });
-  visit_lora(c, on), visit_adapters(c, on);
+  visit_lora(c, on), visit_adapters(c, on), visit_heads(c, on);
   if (c.cutoffs.empty()) return;
   int64_t tails = static_cast<int64_t>(c.cutoffs.size());
   on("output.cluster.weight", Shape{tails, width}, true, [](Set& s) -> Matrix& { return s.tail_weight; });
@@ -145,12 +161,18 @@ std::vector<ParameterInfo> parameter_list(const ModelConfig& config) {
 bool is_lora(std::string_view name) { return name.ends_with(".lora_a") || name.ends_with(".lora_b"); }
 bool is_adapter(std::string_view name) { return name.find(".adapter.") != std::string_view::npos; }
 
+std::string_view head_of(std::string_view name) {
+  constexpr std::string_view prefix = "head.";
+  return name.starts_with(prefix) ? name.substr(prefix.size(), name.rfind('.') - prefix.size()) : "";
+}
+
 ParameterSet::ParameterSet(std::string arena_name, const ModelConfig& config, Dtype type, Wanted wanted)
     : ParameterSet(std::move(arena_name), config, WeightFormats{type, {}}, std::move(wanted)) {}
 
 ParameterSet::ParameterSet(std::string arena_name, const ModelConfig& config, WeightFormats formats, Wanted wanted)
     : layers(config.n_layer),
       tails(config.cutoffs.size()),
+      heads(config.heads.size()),
       config_(config),
       formats_(std::move(formats)),
       wanted_(std::move(wanted)),
@@ -210,8 +232,8 @@ void initialize(Device& device, const ParameterSet& weights, uint64_t seed, cons
     if (weights.tensors()[i].empty() || (wanted && !wanted(info.name))) continue;
     std::vector<float> values(info.shape.elements(), 0.0f);
     bool norm = info.name.find("norm.") != std::string::npos;
-    bool zero =
-        ends_with(info.name, ".bias") || ends_with(info.name, ".lora_b") || ends_with(info.name, ".adapter.up.weight");
+    constexpr std::string_view zeros[] = {".bias", ".lora_b", ".adapter.up.weight", ".transitions"};
+    bool zero = std::any_of(std::begin(zeros), std::end(zeros), [&](auto end) { return ends_with(info.name, end); });
     RandomStream stream{.seed = seed, .step = i, .use = RandomUse::initialization};
     if (ends_with(info.name, ".lora_a")) {
       fill_uniform(values, std::sqrt(1 / static_cast<float>(info.shape[1])), stream);
@@ -222,13 +244,21 @@ void initialize(Device& device, const ParameterSet& weights, uint64_t seed, cons
   }
 }
 
+/// A head that the file's configuration does not know is made by the run that loads it.
+static bool is_new_head(const SafetensorsFile& file, const std::string& name) {
+  if (head_of(name).empty() || file.has(name) || !file.metadata().contains("longhand.config")) return false;
+  std::vector<HeadConfig> known = read_config(file).heads;
+  return std::none_of(known.begin(), known.end(), [&](const HeadConfig& head) { return head.name == head_of(name); });
+}
+
 void load_parameters(Device& device, const ParameterSet& weights, const SafetensorsFile& file,
                      const std::string& prefix, bool or_plain) {
   for (size_t i = 0; i < weights.list().size(); ++i) {
     const ParameterInfo& info = weights.list()[i];
     const Tensor& to = weights.tensors()[i];
     std::string name = or_plain && !file.has(prefix + info.name) ? info.name : prefix + info.name;
-    if (to.empty() || ((is_lora(name) || is_adapter(name)) && !file.has(name))) continue;
+    bool optional = is_lora(name) || is_adapter(name);
+    if (to.empty() || (optional && !file.has(name)) || is_new_head(file, name)) continue;
     MatrixFormat format = weights.format(info);
     ConstTensor from = file.tensor(name);
     if (from.type() != to.type() && !is_float(from.type()))

@@ -191,6 +191,7 @@ void Pass::backward() {
 }
 
 ConstTensor Pass::hidden() const { return state_->hidden.rows(0, state_->segment); }
+Tensor Pass::d_hidden() const { return state_->d_hidden.rows(0, state_->segment); }
 ConstTensor Pass::losses() const { return state_->losses.rows(0, state_->segment); }
 
 void Pass::logits(const Tensor& out, const ConstTensor& rows) {

@@ -17,6 +17,9 @@ Json data_identity(const TokenStream& train) {
   uint32_t sum = crc32c(train.tokens.data(), train.tokens.bytes());
   for (const ConstTensor& marks : {train.answers, train.tasks})
     if (marks) sum = crc32c(marks.data(), marks.bytes(), sum);
+  if (train.labels)
+    for (const std::vector<ExampleLabel>& labels : *train.labels)
+      sum = crc32c(labels.data(), static_cast<int64_t>(labels.size() * sizeof(ExampleLabel)), sum);
   if (train.variants) {
     uint32_t made_by = train.variants->checksum();
     sum = crc32c(&made_by, sizeof made_by, sum);

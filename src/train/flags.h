@@ -93,6 +93,8 @@ void visit_finetune_flags(Options& o, Visitor&& on) {
   on(F{"--augment-insertions", "share of the words behind which one is inserted (default 0.1)"}, o.augment_insertions);
   on(F{"--augment-shuffles", "share of the words that change places with the next (default 0.05)"}, o.augment_shuffles);
   on(F{"--augment-answers", "answers too, which are left alone otherwise"}, o.augment_answers);
+  on(F{"--state-weight", "what the labels of dialogue states count beside the language (default 0.3; 0 = not learnt)"},
+     o.state_weight);
   on(F{"--unfreeze", "epochs 1 and 2 train the top feed-forward layer, then one attention layer an epoch joins"},
      o.unfreeze);
   on(F{"--layer-decay", "learning rate times this for every layer below the top (default 1)"}, o.layer_decay);

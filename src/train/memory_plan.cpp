@@ -51,13 +51,17 @@ MemoryPlan plan_memory(const TrainOptions& o, bool validation) {
                {"moments", 2 * trained_bytes(o, o.moments)}};
   for (const auto& [name, bytes] : Pass::plan(o.config, o.pass_shape(), o.type, o.formats()))
     plan.rows.push_back({name, bytes});
+  if (!o.heads.empty())
+    plan.rows.push_back({"heads", Heads::bytes(o.config, o.pass_shape().lanes * o.pass_shape().segment, o.type)});
   int64_t aside = LaneMemory(o.config, o.pass_shape(), o.micro_batches(), o.type, o.fgm > 0).bytes();
   for (MemoryPlan::Row& row : plan.rows)
     if (row.name == "memory") row.bytes += aside;
   if (o.fgm > 0) plan.rows.push_back({"adversarial", AdversarialStep(o.config, o.type, 0).bytes()});
   if (validation) {
     int64_t bytes = 0;
-    for (const auto& row : Pass::plan(o.config, o.validation_shape(), o.type, o.formats())) bytes += row.second;
+    PassShape shape = o.validation_shape();
+    for (const auto& row : Pass::plan(o.config, shape, o.type, o.formats())) bytes += row.second;
+    bytes += Heads::bytes(o.config, shape.lanes * shape.segment, o.type);
     plan.rows.push_back({"validation", bytes});
   }
   return plan;

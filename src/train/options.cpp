@@ -63,6 +63,7 @@ void check(const TrainOptions& o) {
   in_range("--augment-shuffles", o.augment_shuffles, 0, 1);
   in_range("--fgm", o.fgm, 0, 1e3);
   in_range("--layer-decay", o.layer_decay, 0, 1);
+  in_range("--state-weight", o.state_weight, 0, 1e3);
   if (o.patience < 0) fail_usage("--patience {}: it cannot be negative", o.patience);
   if (o.max_skips < 1) fail_usage("--max-skips {}: at least 1", o.max_skips);
   if (o.type == Dtype::fp32 && o.master != Dtype::fp32)
@@ -130,8 +131,11 @@ static bool matches_any(std::string_view patterns, std::string_view name) {
   return false;
 }
 
+bool TrainOptions::teaches(std::string_view head) const { return matches_any(heads, head); }
+
 int64_t TrainOptions::stage(std::string_view name) const {
   if (matches_any(freeze, name)) return -1;
+  if (std::string_view head = head_of(name); !head.empty()) return teaches(head) ? 0 : -1;
   if (!train_only.empty() && matches_any(train_only, name)) return 0;
   if (config.extended() && !is_lora(name) && !is_adapter(name)) return -1;
   if (unfreeze) return unfreezing_stage(config, name);
@@ -159,6 +163,7 @@ std::string TrainOptions::json() const {
   visit_train_flags(*this, [&](const TrainFlag& flag, const auto& field) { put(json[flag_key(flag)], field); });
   visit_finetune_flags(*this, [&](const TrainFlag& flag, const auto& field) { put(json[flag_key(flag)], field); });
   json["seed"] = seed;
+  if (!heads.empty()) json["heads"] = heads;
   return json.dump();
 }
 
@@ -174,6 +179,7 @@ TrainOptions parse_train_options(std::string_view text, const ModelConfig& confi
     visit_finetune_flags(options, [&](const TrainFlag& flag, auto& field) {
       if (auto entry = json.find(flag_key(flag)); entry != json.end()) take(*entry, field);
     });
+    options.heads = json.value("heads", "");
     if (json.contains("seed")) options.seed = json["seed"].get<uint64_t>();
   } catch (const Json::exception& error) {
     fail("{}: its training flags cannot be read: {}", where, error.what());

@@ -13,6 +13,14 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+Json score_object(const HeadScore& score) {
+  Json json = {{"labels", score.labels}, {"nats", score.mean_nats()}, {"accuracy", score.accuracy()}};
+  json["majority"] = score.majority();
+  if (score.kind == HeadKind::tags)
+    json.update({{"precision", score.precision()}, {"recall", score.recall()}, {"f1", score.f1()}});
+  return json;
+}
+
 Json step_object(const StepReport& r) {
   double rate = r.seconds > 0 ? static_cast<double>(r.tokens) / r.seconds : 0;
   return {{"step", r.step},
@@ -34,6 +42,12 @@ bool still_holds(const std::string& line, int64_t step) {
 }
 
 }  // namespace
+
+std::string head_json(const HeadScore& score) {
+  Json json = {{"head", score.name}};
+  json.update(score_object(score));
+  return json.dump();
+}
 
 std::string step_json(const StepReport& report) { return step_object(report).dump(); }
 
@@ -91,6 +105,7 @@ void RunLog::step(const StepReport& report, double ceiling) {
   json["seconds"] = report.seconds;
   if (report.seconds > 0) json["gflops"] = std::round(report.flops / report.seconds / 1e8) / 10;
   if (ceiling > 0 && report.seconds > 0) json["sol"] = std::round(report.flops / report.seconds / ceiling * 1e4) / 1e4;
+  for (const LossPart& part : report.parts) json["parts"][part.name] = part.nats;
   if (!report.skipped.empty()) json["skipped"] = report.skipped;
   write(json.dump());
 }
@@ -98,8 +113,10 @@ void RunLog::step(const StepReport& report, double ceiling) {
 void RunLog::validation(int64_t step, const std::vector<ValidationRow>& rows) {
   if (!file_ || rows.empty()) return;
   Json streams = Json::object();
-  for (const ValidationRow& row : rows)
+  for (const ValidationRow& row : rows) {
     streams[row.name] = {{"nats", row.nats}, {"bits_per_byte", row.bits_per_byte}, {"tokens", row.tokens}};
+    for (const HeadScore& score : row.heads) streams[row.name]["heads"][score.name] = score_object(score);
+  }
   ValidationRow mean = mean_of(rows);
   Json json = {{"type", "validation"},
                {"step", step},

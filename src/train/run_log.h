@@ -38,6 +38,10 @@ class RunLog {
 /// {"step": 0, "loss": ..., "grad_norm": ..., "lr": ..., "tokens_per_s": ...}: the line of `train --json`.
 std::string step_json(const StepReport& report);
 
+/// {"head": name, "labels": ..., "nats": ..., "accuracy": ..., "majority": ...}, of tags "precision", "recall" and
+/// "f1".
+std::string head_json(const HeadScore& score);
+
 int64_t peak_memory_bytes();  // the largest resident size of this process
 
 }  // namespace longhand

@@ -50,6 +50,8 @@ std::string StepPrinter::describe(const StepReport& r, int64_t tokens, double se
                                  r.learning_rate, grouped(static_cast<double>(tokens) / std::max(seconds, 1e-9)));
   if (settings_.ceiling > 0)
     text += fmt::format("  sol {:.1f}%", 100 * flops / std::max(seconds, 1e-9) / settings_.ceiling);
+  for (const LossPart& part : r.parts)
+    if (r.parts.size() > 1) text += fmt::format("  {} {:.4f}", part.name, part.nats);
   int64_t left = settings_.steps - r.step - 1;
   if (left > 0) text += "  left " + duration(pace_ * static_cast<double>(left));
   return text;
@@ -92,7 +94,24 @@ void StepPrinter::validation(int64_t step, const std::vector<ValidationRow>& row
   };
   for (const ValidationRow& row : rows) line(row);
   if (rows.size() > 1) line(mean_of(rows));
-  say(text);
+  std::vector<HeadScore> scores;
+  for (const ValidationRow& row : rows) scores.insert(scores.end(), row.heads.begin(), row.heads.end());
+  say(text + head_table(scores));
+}
+
+std::string head_table(const std::vector<HeadScore>& scores) {
+  if (scores.empty()) return "";
+  auto percent = [](double share) { return fmt::format("{:.1f}%", 100 * share); };
+  std::string text = fmt::format("  {:<12} {:>8} {:>12} {:>9} {:>9} {:>9} {:>9} {:>9}\n", "head", "labels",
+                                 "nats/label", "accuracy", "majority", "precision", "recall", "F1");
+  for (const HeadScore& s : scores) {
+    text += fmt::format("  {:<12} {:>8} {:>12.4f} {:>9} {:>9}", s.name, s.labels, s.mean_nats(), percent(s.accuracy()),
+                        percent(s.majority()));
+    if (s.kind == HeadKind::tags)
+      text += fmt::format(" {:>9} {:>9} {:>9}", percent(s.precision()), percent(s.recall()), percent(s.f1()));
+    text += '\n';
+  }
+  return text;
 }
 
 }  // namespace longhand

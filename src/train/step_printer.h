@@ -10,6 +10,9 @@
 
 namespace longhand {
 
+/// What heads scored, one line each under a title; "" where there are none.
+std::string head_table(const std::vector<HeadScore>& scores);
+
 class StepPrinter {
  public:
   struct Settings {

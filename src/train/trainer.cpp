@@ -12,6 +12,10 @@ class Columns {
   Columns(const Batch& whole, int64_t first, int64_t count) : first_(first), count_(count) {
     part_.tokens = take(whole.tokens), part_.targets = take(whole.targets), part_.weights = take(whole.weights);
     part_.document_start = take(whole.document_start), part_.segment_ids = take(whole.segment_ids);
+    for (HeadTarget target : whole.heads)
+      if (int64_t lane = target.lane - first; lane >= 0 && lane < count)
+        target.lane = static_cast<int32_t>(lane), heads_.push_back(target);
+    part_.heads = heads_;
   }
   const Batch& batch() const { return part_; }
 
@@ -28,7 +32,15 @@ class Columns {
 
   int64_t first_, count_;
   std::vector<std::vector<char>> storage_;
+  std::vector<HeadTarget> heads_;
   Batch part_;
+};
+
+/// How much there is to learn from a step.
+struct Targets {
+  int64_t tokens = 0;
+  std::vector<int64_t> labels;  // of each head
+  double mean(double sum, size_t head) const { return sum / static_cast<double>(std::max<int64_t>(1, labels[head])); }
 };
 
 int64_t count_targets(const ConstTensor& targets) {
@@ -36,6 +48,12 @@ int64_t count_targets(const ConstTensor& targets) {
   int64_t count = 0;
   for (int64_t i = 0; i < targets.elements(); ++i) count += target[i] >= 0;
   return count;
+}
+
+Targets count(const Batch& batch, const ModelConfig& config) {
+  Targets targets{count_targets(batch.targets), std::vector<int64_t>(config.heads.size())};
+  for (const HeadTarget& target : batch.heads) ++targets.labels[target.head];
+  return targets;
 }
 
 ParameterSet::Wanted trained(const TrainOptions& options) {
@@ -61,6 +79,8 @@ Trainer::State::State(Device& on, const TrainOptions& o, const TokenFile& file)
   if (master) master->commit(device);
   show_gradients();
   pass.emplace(device, options.config, weights, &gradients, o.pass_shape(), o.type);
+  if (!o.heads.empty())
+    heads.emplace(device, o.config, weights, &gradients, o.pass_shape().lanes * o.pass_shape().segment, o.type);
   memory.commit(device, *pass);
   if (o.fgm > 0) adversarial.emplace(o.config, o.type, static_cast<float>(o.fgm)).commit(device);
   norm = scratch.take(Dtype::fp32, {1});
@@ -121,39 +141,70 @@ int64_t Trainer::validations_without_gain() const { return state_->since_best; }
 
 namespace {
 
-/// Adds the gradients of every micro-batch; returns the mean loss. What is not finite ends it early. The memory goes on
-/// from a first pass alone.
-double add_gradients(Trainer::State& s, const Batch& whole, int64_t targets, bool first) {
+/// The parts of a step's loss: sums of the language's and of each head's.
+struct LossSums {
+  double language = 0;
+  std::vector<double> heads;
+
+  /// Means, weighted.
+  double total(const TrainOptions& o, const Targets& targets) const {
+    double sum = language / static_cast<double>(std::max<int64_t>(1, targets.tokens));
+    for (size_t h = 0; h < heads.size(); ++h) sum += o.head_weight(o.config.heads[h]) * targets.mean(heads[h], h);
+    return sum;
+  }
+  std::vector<LossPart> parts(const TrainOptions& o, const Targets& targets) const {
+    std::vector<LossPart> parts;
+    if (targets.tokens > 0) parts.push_back({"language", language / static_cast<double>(targets.tokens)});
+    for (size_t h = 0; h < heads.size(); ++h)
+      if (targets.labels[h] > 0) parts.push_back({o.config.heads[h].name, targets.mean(heads[h], h)});
+    return o.heads.empty() ? std::vector<LossPart>{} : parts;
+  }
+};
+
+/// Adds the heads' losses of a micro-batch, and their gradients to the heads and the hidden states.
+void learn_heads(Trainer::State& s, const Batch& part, const Targets& targets, LossOptions loss, LossSums& sums) {
+  for (size_t h = 0; h < sums.heads.size(); ++h) {
+    double weight = s.options.head_weight(s.options.config.heads[h]);
+    loss.scale = static_cast<float>(targets.mean(weight, h));
+    sums.heads[h] += s.heads->loss(h, s.pass->hidden(), s.pass->d_hidden(), part.heads, loss);
+  }
+}
+
+/// Adds the gradients of every micro-batch. What is not finite ends it early. The memory goes on from a first pass
+/// alone.
+LossSums add_gradients(Trainer::State& s, const Batch& whole, const Targets& targets, bool first) {
   const TrainOptions& o = s.options;
   LossOptions loss{.smoothing = static_cast<float>(o.label_smoothing),
                    .gamma = static_cast<float>(o.focal_gamma),
-                   .scale = 1.0f / static_cast<float>(targets)};
-  double sum = 0;
+                   .scale = 1.0f / static_cast<float>(std::max<int64_t>(1, targets.tokens))};
+  LossSums sums;
+  if (s.heads) sums.heads.resize(o.config.heads.size());
   for (int64_t group = 0; group < o.micro_batches(); ++group) {
     Columns part(whole, group * o.micro_batch, o.micro_batch);
     uint64_t key = static_cast<uint64_t>(s.step * o.micro_batches() + group);
     s.memory.to_pass(group);
-    sum += s.pass->forward(part.batch(), loss, o.dropout, o.seed, key);
-    if (!std::isfinite(sum)) break;
+    sums.language += s.pass->forward(part.batch(), loss, o.dropout, o.seed, key);
+    learn_heads(s, part.batch(), targets, loss, sums);
+    if (!std::isfinite(sums.total(o, targets))) break;
     s.pass->backward();
     if (first) s.memory.from_pass(group);
   }
-  return sum / static_cast<double>(targets);
+  return sums;
 }
 
-/// Gradients of a step; returns its mean loss.
-double accumulate(Trainer::State& s, const Batch& batch, int64_t targets) {
+/// Gradients of a step, its mean loss and the parts of it.
+void accumulate(Trainer::State& s, const Batch& batch, const Targets& targets, StepReport& report) {
   for (const Tensor& gradient : s.gradients.tensors())
     if (gradient) s.device.zero(gradient);
-  double loss = add_gradients(s, batch, targets, true);
-  if (s.adversarial && std::isfinite(loss)) {
+  LossSums sums = add_gradients(s, batch, targets, true);
+  report.loss = sums.total(s.options, targets), report.parts = sums.parts(s.options, targets);
+  if (s.adversarial && std::isfinite(report.loss)) {
     s.adversarial->up(s.weights.embedding, s.gradients.embedding);
-    double second = add_gradients(s, batch, targets, false);
+    double second = add_gradients(s, batch, targets, false).total(s.options, targets);
     s.adversarial->down(s.weights.embedding);
-    if (!std::isfinite(second)) loss = second;
+    if (!std::isfinite(second)) report.loss = second;
   }
   s.memory.step_done();
-  return loss;
 }
 
 float gradient_norm(Trainer::State& s) {
@@ -218,13 +269,14 @@ StepReport Trainer::step() {
   bool fresh = s.loader->next_is_fresh();
   if (fresh) s.memory.clear();
   Batch batch = s.loader->next(s.memory.length(), fresh);
-  int64_t targets = std::max<int64_t>(1, count_targets(batch.targets));
+  Targets targets = count(batch, s.options.config);
+  if (s.heads && targets.tokens == 0) batch.targets = {};  // nothing to learn from the language
   report.tokens = batch.tokens.elements();
   report.flops = static_cast<double>(report.tokens) * training_flops_per_token(s.options.config, s.options.micro_batch,
                                                                                batch.tokens.size(0), s.memory.length());
   if (s.adversarial) report.flops *= 2;
 
-  report.loss = accumulate(s, batch, targets);
+  accumulate(s, batch, targets, report);
   report.grad_norm = std::isfinite(report.loss) ? gradient_norm(s) : report.loss;
   report.skipped = s.guard.judge(report.loss, report.grad_norm, s.options.spike);
   if (report.skipped.empty()) {

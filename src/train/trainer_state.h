@@ -25,6 +25,7 @@ struct Trainer::State {
   ParameterSet weights, gradients, m, v;
   std::optional<ParameterSet> master;  // of what is trained, fp32, where the weights are bf16 and --master is fp32
   std::optional<Pass> pass;
+  std::optional<Heads> heads;  // where the data teach some
   LaneMemory memory;
   std::optional<AdversarialStep> adversarial;
   std::optional<Validator> validator;

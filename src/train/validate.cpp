@@ -45,13 +45,35 @@ Validator::Validator(Device& device, const TrainOptions& options, const Paramete
     : options_(options),
       shape_(options.validation_shape()),
       pass_(device, options.config, weights, nullptr, shape_, options.type),
-      cap_(cap) {}
+      cap_(cap) {
+  if (!options.config.heads.empty())
+    heads_.emplace(device, options.config, weights, nullptr, shape_.lanes * shape_.segment, options.type);
+}
 
 std::vector<ValidationRow> Validator::run(const std::vector<TokenStream>& streams) {
   std::vector<ValidationRow> rows;
   for (const TokenStream& stream : streams)
     if (stream.size() > 1) rows.push_back(stream.answers ? run_examples(stream) : run(stream));
   return rows;
+}
+
+void Validator::score_heads(const Batch& batch, std::vector<HeadScore>& scores) {
+  const std::vector<HeadConfig>& heads = options_.config.heads;
+  scores.resize(heads.size());
+  for (size_t h = 0; h < heads.size(); ++h) {
+    scores[h].name = heads[h].name, scores[h].kind = heads[h].kind;
+    scores[h].nats += heads_->loss(h, pass_.hidden(), {}, batch.heads, {});
+    std::vector<int32_t> said = heads_->say(h, pass_.hidden(), batch.heads).labels, wanted;
+    for (size_t i = 0, at = 0; i < batch.heads.size();) {  // example by example
+      const HeadTarget& first = batch.heads[i];
+      wanted.clear();
+      for (; i < batch.heads.size() && batch.heads[i].lane == first.lane && batch.heads[i].example == first.example;
+           ++i)
+        if (batch.heads[i].head == static_cast<int32_t>(h)) wanted.push_back(batch.heads[i].label);
+      scores[h].add(heads[h], wanted, std::span(said).subspan(at, wanted.size()));
+      at += wanted.size();
+    }
+  }
 }
 
 // Of more rows than the cap allows, some at equal distances.
@@ -66,8 +88,13 @@ ValidationRow Validator::run_examples(const TokenStream& stream) {
       int64_t index = first + lane;
       row.tokens += rows.fill(index < count ? index * rows.size() / count : -1, columns, lane);
     }
-    nats += pass_.forward(columns.batch(shape_.segment), {}, {}, 0, 0);
+    Batch batch = columns.batch(shape_.segment);
+    nats += pass_.forward(batch, {}, {}, 0, 0);
+    if (heads_) score_heads(batch, row.heads);
   }
+  std::erase_if(row.heads, [](const HeadScore& score) { return score.labels == 0; });
+  if (row.tokens == 0)  // the heads alone learn from these
+    for (const HeadScore& score : row.heads) nats += score.nats, row.tokens += score.labels;
   row.nats = nats / static_cast<double>(std::max<int64_t>(1, row.tokens));
   int64_t answers = 0;
   for (int64_t i = 0; i < stream.size(); ++i) answers += stream.answers.as<const uint8_t>()[i];

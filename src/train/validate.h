@@ -1,6 +1,7 @@
 // Validation: every stream in a few lanes with carried memory, as in training but without dropout; examples in rows.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "longhand/train.h"
@@ -16,10 +17,12 @@ class Validator {
  private:
   ValidationRow run(const TokenStream& stream);
   ValidationRow run_examples(const TokenStream& stream);
+  void score_heads(const Batch& batch, std::vector<HeadScore>& scores);
 
   TrainOptions options_;
   PassShape shape_;
   Pass pass_;
+  std::optional<Heads> heads_;
   int64_t cap_;
   std::vector<int32_t> tokens_, targets_, starts_;
 };

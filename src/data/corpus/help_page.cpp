@@ -1,6 +1,8 @@
 #include <charconv>
 #include <optional>
 
+#include "src/data/corpus/help_page.h"
+
 #include "longhand/corpus.h"
 
 namespace longhand {
@@ -115,10 +117,12 @@ std::string_view attribute_id(std::string_view tag) {
 
 }  // namespace
 
-std::vector<Paragraph> parse_help_page(std::string_view html) {
-  std::vector<Paragraph> paragraphs;
+std::string help_text(std::string_view html) { return fold_blanks(strip(html)); }
+
+void each_help_paragraph(std::string_view html,
+                         const std::function<void(std::string_view id, std::string_view inside)>& on) {
   size_t area = html.find("id=\"DisplayArea\"");
-  if (area == std::string_view::npos) return paragraphs;
+  if (area == std::string_view::npos) return;
   html.remove_prefix(area);
   for (size_t at = 0; (at = html.find('<', at)) != std::string_view::npos;) {
     size_t tag_end = html.find('>', at);
@@ -129,10 +133,16 @@ std::vector<Paragraph> parse_help_page(std::string_view html) {
     if (name.empty() || id.empty()) continue;
     size_t close = html.find("</" + std::string(name) + ">", at);
     if (close == std::string_view::npos) continue;
-    std::string text = fold_blanks(strip(html.substr(at, close - at)));
-    if (!text.empty()) paragraphs.push_back({std::string(id), std::move(text)});
+    on(id, html.substr(at, close - at));
     at = close;
   }
+}
+
+std::vector<Paragraph> parse_help_page(std::string_view html) {
+  std::vector<Paragraph> paragraphs;
+  each_help_paragraph(html, [&](std::string_view id, std::string_view inside) {
+    if (std::string text = help_text(inside); !text.empty()) paragraphs.push_back({std::string(id), std::move(text)});
+  });
   return paragraphs;
 }
 

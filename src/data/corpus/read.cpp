@@ -94,17 +94,27 @@ std::vector<std::string> help_languages() {
   return names;
 }
 
-std::vector<Page> read_help_pages(const std::string& directory, const std::string& language) {
+/// Every page of a language as `parse` reads it, in order of their paths.
+template <class PageOf, class Parse>
+static std::vector<PageOf> read_pages(const std::string& directory, const std::string& language, Parse&& parse) {
   fs::path root = help_root(directory) / folder_of(language) / "text";
   if (!fs::is_directory(root))
     fail("{}: no help pages in language \"{}\"; run scripts/fetch_corpus.sh {}, or give --text FILE", directory,
          language, directory);
-  std::vector<Page> pages;
+  std::vector<PageOf> pages;
   for (const fs::path& path : files_below(root)) {
     if (path.extension() != ".html") continue;
-    pages.push_back({path.lexically_relative(root).generic_string(), parse_help_page(read_utf8(path))});
+    pages.push_back({path.lexically_relative(root).generic_string(), parse(read_utf8(path))});
   }
   return pages;
+}
+
+std::vector<Page> read_help_pages(const std::string& directory, const std::string& language) {
+  return read_pages<Page>(directory, language, parse_help_page);
+}
+
+std::vector<MarkedPage> read_marked_help_pages(const std::string& directory, const std::string& language) {
+  return read_pages<MarkedPage>(directory, language, parse_marked_help_page);
 }
 
 std::vector<Corpus> read_help_corpora(const std::string& directory, const std::vector<std::string>& languages) {

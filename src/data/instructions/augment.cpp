@@ -21,7 +21,7 @@ InstructionExample Augmenter::example(const InstructionExample& example, uint64_
   uint64_t part = 0;
   auto change = [&](std::string& value) { value = text(value, kept, language, draw << 4 | (part++ & 15)); };
   bool changed = false;
-  for (const char* name : {"input", "context", "question"})
+  for (const char* name : {"input", "context", "question", "text"})
     if (auto field = other.fields.find(name); field != other.fields.end() && !field->second.empty())
       change(field->second), changed = true;
   if (auto field = other.fields.find("instruction"); !changed && field != other.fields.end()) change(field->second);
@@ -43,6 +43,9 @@ std::string example_json(const InstructionExample& example) {
     json["messages"].push_back({{"role", message.role}, {"content", message.text}});
   for (const auto& [name, value] : example.fields)
     if (!json.contains(name)) json[name] = value;
+  if (!example.label.empty()) json["label"] = example.label;
+  if (!example.words.empty()) json["tokens"] = example.words, json["tags"] = example.tags;
+  if (!example.state.empty()) json["state"] = example.state;
   if (!example.task.empty()) json["task"] = example.task;
   if (!example.source.empty()) json["source"] = example.source;
   if (example.negative) json["negative"] = true;

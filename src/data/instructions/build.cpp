@@ -80,12 +80,15 @@ std::string build_translations(const BuildOptions& options) {
 }
 
 std::string build_instructions(BuildOptions options) {
+  bool labelled = options.task == "topics" || options.task == "tags";
+  if (options.languages.empty() && labelled) options.languages = {"en"};
   if (options.languages.empty() && options.task != "translation") options.languages = help_languages();
   if (options.examples < 1) fail_usage("--examples {}: at least 1", options.examples);
   if (options.task == "translation") return build_translations(options);
   if (options.task == "numbers" || options.task == "dates" || options.task == "amounts") return build_spelled(options);
   if (options.task == "terms" || options.task == "cloze") return build_from_pages(options);
-  fail_usage("--task {}: it takes translation, numbers, dates, amounts, terms or cloze", options.task);
+  if (labelled) return build_labelled(options);
+  fail_usage("--task {}: it takes translation, numbers, dates, amounts, terms, cloze, topics or tags", options.task);
 }
 
 }  // namespace longhand

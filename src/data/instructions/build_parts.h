@@ -35,5 +35,6 @@ inline int64_t share_of(int64_t whole, int64_t index, int64_t count) {
 std::string build_translations(const BuildOptions& options);
 std::string build_spelled(const BuildOptions& options);     // numbers, dates, amounts
 std::string build_from_pages(const BuildOptions& options);  // terms, cloze
+std::string build_labelled(const BuildOptions& options);    // topics, tags
 
 }  // namespace longhand

@@ -17,11 +17,13 @@ std::string prompt_of(const InstructionExample& example) {
     if (name != "task" && name != "source") text += value + '\n';
   for (const auto& message : example.messages)
     if (message.role != "assistant") text += message.text + '\n';
+  for (const std::string& word : example.words) text += word + ' ';
   return text;
 }
 
 std::string answer_of(const InstructionExample& example) {
-  std::string text = example.answer;
+  std::string text = example.answer + example.label;
+  for (const std::string& tag : example.tags) text += tag + ' ';
   for (const auto& message : example.messages)
     if (message.role == "assistant") text += message.text + '\n';
   return text;

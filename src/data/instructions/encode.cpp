@@ -2,9 +2,11 @@
 #include <algorithm>
 
 #include "longhand/augment.h"
+#include "longhand/files.h"
 #include "longhand/instructions.h"
 #include "longhand/random.h"
 #include "longhand/safetensors.h"
+#include "src/data/instructions/tagged_words.h"
 #include "src/text/chat_form.h"
 
 namespace longhand {
@@ -13,6 +15,7 @@ namespace {
 struct Encoded {
   std::vector<int32_t> tokens;
   std::vector<uint8_t> answers;
+  std::vector<ExampleLabel> labels;
   int64_t bytes = 0;  // of the answers
 
   void add(const std::vector<int32_t>& more, bool learnt) {
@@ -24,10 +27,19 @@ struct Encoded {
 class Encoder {
  public:
   Encoder(const Tokenizer& tokenizer, const EncodeOptions& options)
-      : tokenizer_(tokenizer), form_(options.template_path), chat_(tokenizer), segment_(options.segment) {}
+      : tokenizer_(tokenizer),
+        form_(options.template_path),
+        own_template_(!options.template_path.empty()),
+        chat_(tokenizer),
+        segment_(options.segment),
+        heads_(options.heads),
+        head_(find(options.head)) {}
 
   Encoded encode(const InstructionExample& example) {
-    Encoded out = example.messages.empty() ? by_template(example) : conversation(example);
+    Encoded out = !example.words.empty()     ? tagged(example)
+                  : example.messages.empty() ? by_template(example)
+                                             : conversation(example);
+    add_state(example, out);
     if (static_cast<int64_t>(out.tokens.size()) > segment_ + 1)
       fail("it has {} tokens without its input, --max-seq-length {} takes {}", out.tokens.size(), segment_,
            segment_ + 1);
@@ -39,7 +51,14 @@ class Encoder {
   Encoded joined(const InstructionExample& example) const {
     Encoded out;
     out.add({tokenizer_.end_of_document()}, false);
-    out.add(tokenizer_.encode(form_.prompt(example)), false);
+    auto text = example.fields.find("text");
+    bool plain = !example.label.empty() && !own_template_ && text != example.fields.end();
+    out.add(tokenizer_.encode(plain ? text->second : form_.prompt(example)), false);
+    if (!example.label.empty()) {  // the first </s> behind the text is read, the second never
+      out.labels.push_back({head_, static_cast<int32_t>(out.tokens.size()), label(head_, example.label)});
+      out.add({tokenizer_.end_of_document(), tokenizer_.end_of_document()}, false);
+      return out;
+    }
     out.add(tokenizer_.encode(example.answer), true);
     out.add({tokenizer_.end_of_document()}, true);
     out.bytes = static_cast<int64_t>(example.answer.size());
@@ -51,7 +70,8 @@ class Encoder {
     Encoded out = joined(example);
     int64_t over = static_cast<int64_t>(out.tokens.size()) - segment_ - 1;
     if (over <= 0) return out;
-    std::string name = example.fields.contains("input") ? "input" : "context";
+    bool text = !example.label.empty() && example.fields.contains("text");
+    std::string name = text ? "text" : example.fields.contains("input") ? "input" : "context";
     auto field = example.fields.find(name);
     if (field == example.fields.end()) return out;
     InstructionExample shorter = example;
@@ -82,10 +102,49 @@ class Encoder {
     return out;
   }
 
+  Encoded tagged(const InstructionExample& example) {
+    const HeadConfig& head = heads_[head_];
+    TaggedWords words = encode_words(tokenizer_, example.words, head.lookahead, segment_);
+    Encoded out;
+    out.add(words.tokens, false);
+    for (size_t i = 0; i < words.places.size(); ++i)
+      out.labels.push_back({head_, words.places[i], label(head_, example.tags[i])});
+    cut_ += words.places.size() < example.words.size();
+    return out;
+  }
+
+  /// The state stands where the last answer begins: after the last token before it.
+  void add_state(const InstructionExample& example, Encoded& out) const {
+    if (example.state.empty() || example.answer.empty() == example.messages.empty()) return;
+    auto at = static_cast<int32_t>(out.tokens.size());
+    while (at > 0 && !out.answers[at - 1]) --at;
+    while (at > 0 && out.answers[at - 1]) --at;
+    for (const auto& [slot, text] : example.state) {
+      int32_t head = find(slot);
+      out.labels.push_back({head, at - 1, label(head, text)});
+    }
+  }
+
+  int32_t find(const std::string& name) const {
+    auto found = std::find_if(heads_.begin(), heads_.end(), [&](const HeadConfig& head) { return head.name == name; });
+    return found == heads_.end() ? -1 : static_cast<int32_t>(found - heads_.begin());
+  }
+  int32_t label(int32_t head, const std::string& text) const {
+    if (head < 0) fail("no head is there to say \"{}\"", printable(text));
+    int32_t index = heads_[head].find(text);
+    if (index < 0)
+      fail("head {} has no label \"{}\": it has {}", heads_[head].name, printable(text),
+           fmt::join(heads_[head].labels, ", "));
+    return index;
+  }
+
   const Tokenizer& tokenizer_;
   PromptTemplate form_;
+  bool own_template_;
   ChatForm chat_;
   int64_t segment_, cut_ = 0;
+  std::vector<HeadConfig> heads_;
+  int32_t head_;
 };
 
 /// What keeps examples on one side of the split: their source, or their whole prompt.
@@ -96,6 +155,7 @@ bool validates(const InstructionExample& example, const EncodeOptions& options) 
   if (key.empty())
     for (const auto& message : example.messages)
       if (message.role != "assistant") key += message.text + '\0';
+  for (const std::string& word : example.words) key += example.source.empty() ? word + '\0' : "";
   uint32_t hash = crc32c(key.data(), static_cast<int64_t>(key.size()), static_cast<uint32_t>(options.seed));
   return philox(options.seed, hash, 0, 0, 0).word[0] < options.validation * 4294967296.0;
 }
@@ -111,7 +171,7 @@ class AugmentedExamples : public ExampleVariants {
     uint64_t draw = static_cast<uint64_t>(step) << 26 | static_cast<uint64_t>(index);
     try {
       Encoded encoded = encoder_.encode(options_.augmenter->example(examples_[index], draw));
-      return {std::move(encoded.tokens), std::move(encoded.answers)};
+      return {std::move(encoded.tokens), std::move(encoded.answers), std::move(encoded.labels)};
     } catch (const Error&) {
       return {};  // it does not fit
     }
@@ -129,6 +189,7 @@ void append(TokenContent& stream, const Encoded& example) {
   stream.documents.push_back(static_cast<int64_t>(stream.tokens.size()));
   stream.tokens.insert(stream.tokens.end(), example.tokens.begin(), example.tokens.end());
   stream.answers.insert(stream.answers.end(), example.answers.begin(), example.answers.end());
+  stream.labels.push_back(example.labels);
   stream.bytes += example.bytes;
 }
 
@@ -152,7 +213,8 @@ EncodedInstructions encode_instructions(const Tokenizer& tokenizer, const Instru
     for (const InstructionExample& example : from.examples) {
       try {
         Encoded encoded = encoder.encode(example);
-        std::string name = example.task.empty() ? "answers" : example.task;
+        bool answers = example.label.empty() && example.words.empty();
+        std::string name = !example.task.empty() ? example.task : answers ? "answers" : options.head;
         bool aside = to_validation || (!validation_file && validates(example, options));
         append(aside ? validation[name] : train, encoded);
         if (!aside) add_task(train, name);
@@ -169,6 +231,7 @@ EncodedInstructions encode_instructions(const Tokenizer& tokenizer, const Instru
   if (validation_file) add(*validation_file, true);
   if (result.train == 0) fail("{}: no example is left to train on", file.path);
   train.variants = variants;
+  if (options.heads.empty()) train.labels.clear();
   result.streams.push_back(std::move(train));
   for (auto& [name, stream] : validation) {
     stream.name = name;

@@ -1,7 +1,9 @@
 // Examples from JSON.
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "longhand/files.h"
+#include "longhand/heads.h"
 #include "longhand/instructions.h"
 
 namespace longhand {
@@ -34,24 +36,78 @@ void read_messages(const Json& list, InstructionExample& example) {
   if (!answered) fail("no assistant turn: there is nothing to learn");
 }
 
+/// A label as people write one: a text, a number, true or false.
+std::string label_of(const Json& value, const char* key) {
+  std::string label = value.is_string() ? value.get<std::string>() : value.dump();
+  if (value.is_structured() || value.is_null() || label.empty())
+    fail("\"{}\" is {}, a label was expected", key, printable(value.dump()));
+  return label;
+}
+
+void read_state(const Json& state, InstructionExample& example) {
+  if (state.is_object()) {
+    if (state.empty()) fail("\"state\" has no slot");
+    for (const auto& [slot, label] : state.items()) example.state[slot] = label_of(label, slot.c_str());
+  } else {
+    example.state["state"] = label_of(state, "state");
+  }
+}
+
+std::vector<std::string> texts_of(const Json& object, const char* key) {
+  const Json& list = object.at(key);
+  bool texts = list.is_array() && !list.empty() &&
+               std::all_of(list.begin(), list.end(), [](const Json& entry) { return entry.is_string(); });
+  if (!texts) fail("\"{}\" is no list of texts", key);
+  return list.get<std::vector<std::string>>();
+}
+
+void read_tagged(const Json& object, InstructionExample& example) {
+  if (!object.contains("tags")) fail("\"tokens\" without \"tags\"");
+  example.words = texts_of(object, "tokens"), example.tags = texts_of(object, "tags");
+  if (example.words.size() != example.tags.size())
+    fail("{} tags for {} tokens", example.tags.size(), example.words.size());
+  std::string before;
+  for (size_t i = 0; i < example.tags.size(); ++i) {
+    const std::string &word = example.words[i], &tag = example.tags[i];
+    if (word.find_first_not_of(" \t\r\n") == std::string::npos) fail("token {} is empty", i + 1);
+    bool known = tag == "O" || ((tag.starts_with("B-") || tag.starts_with("I-")) && tag.size() > 2);
+    if (!known) fail("tag {} is \"{}\": O, B-x or I-x was expected", i + 1, printable(tag));
+    if (!tag_follows(before, tag))
+      fail("tag {} is {} behind {}: it goes on with what no B-{} has begun", i + 1, printable(tag),
+           before.empty() ? "nothing" : printable(before), printable(tag.substr(2)));
+    before = tag;
+  }
+}
+
 InstructionExample read_example(const Json& object) {
   if (!object.is_object()) fail("an example is a JSON object");
   InstructionExample example;
   for (const char* key : {"task", "source"})
     if (object.contains(key)) (key[0] == 't' ? example.task : example.source) = text_of(object, key);
   example.negative = object.value("negative", Json()) == true || object.value("label", Json()) == 0;
+  if (object.contains("state")) read_state(object.at("state"), example);
+  if (object.contains("tokens")) {
+    read_tagged(object, example);
+    return example;
+  }
   if (object.contains("messages")) {
     read_messages(object.at("messages"), example);
     return example;
   }
   const char* answer = object.contains("output") ? "output" : "answer";
-  const char* asked = object.contains("instruction") ? "instruction" : "question";
+  bool labelled = object.contains("label") && !object.contains(answer);
+  const char* asked = object.contains("instruction")        ? "instruction"
+                      : labelled && object.contains("text") ? "text"
+                                                            : "question";
   if (!object.contains(asked)) fail("\"instruction\", \"question\" or \"messages\" is missing");
-  if (!object.contains(answer)) fail("\"output\" or \"answer\" is missing");
-  example.answer = text_of(object, answer);
-  if (example.answer.empty()) fail("\"{}\" is empty", answer);
+  if (!labelled && !object.contains(answer)) fail("\"output\" or \"answer\" is missing");
+  if (labelled)
+    example.label = label_of(object.at("label"), "label");
+  else if (example.answer = text_of(object, answer); example.answer.empty())
+    fail("\"{}\" is empty", answer);
   for (const auto& [key, value] : object.items())
-    if (value.is_string() && key != answer) example.fields[key] = value.get<std::string>();
+    if (value.is_string() && key != answer && key != "state" && !(labelled && key == "label"))
+      example.fields[key] = value.get<std::string>();
   text_of(object, asked);
   example.negative = example.negative || example.answer == "no" || example.answer == "No" || example.answer == "0" ||
                      example.answer == "unanswerable";
