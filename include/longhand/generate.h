@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "longhand/adapter.h"
 #include "longhand/choices.h"
 #include "longhand/parameters.h"
 #include "longhand/speculation.h"
@@ -28,8 +29,12 @@ struct LoadedModel {
   ParameterSet weights;
   std::string tokenizer;  // serialized SentencePiece model; empty when the file has none
   std::string words;      // or a vocabulary of words, one a line
-  std::string
-      checksum;  // of the weights' checksums in file and adapters: tells models apart; empty where there are none
+  // Of the weights' checksums in file and adapters: tells models apart; empty where there are none.
+  std::string checksum;
+  std::string path;               // of the file
+  std::string base;               // what an adapter made for these weights carries (base_checksum)
+  bool quantized = false;         // by `longhand quantize`
+  std::vector<Adapter> adapters;  // beside the weights, acting together
 };
 
 /// Fails with the file's name when it is no weight file (a token file, say). type: fp32 | bf16.
@@ -38,6 +43,13 @@ struct LoadedModel {
 /// model.
 LoadedModel load_model(Device& device, const std::string& path, Dtype type,
                        const std::vector<std::string>& adapters = {});
+
+/// An adapter to be held beside the weights, whatever their types. Fails when it was made for another model, or holds
+/// weights that take the place of the model's.
+Adapter load_adapter(Device& device, const std::string& path, const LoadedModel& model);
+/// Puts an adapter beside the model's weights and behind its other adapters. Weights that the file has in place of the
+/// model's (finetune --train-only) are put there, where these are floats.
+void add_adapter(Device& device, const std::string& path, LoadedModel& model);
 
 /// Which of the keys that a query sees it attends to: all of them (topk 0), the topk with the largest scores, or, in
 /// block mode, those of its ceil(topk / 64) best pages of 64 keys, the newest two always (see AttentionDecode).
@@ -57,8 +69,12 @@ struct DecoderShape {
 
 class Decoder {
  public:
-  /// `weights` outlives the decoder. A same_length model sees no further than its mem_len, whatever the window.
-  Decoder(Device& device, const ModelConfig& config, const ParameterSet& weights, const DecoderShape& shape);
+  /// `weights` and adapters outlive the decoder. A same_length model sees no further than its mem_len, whatever the
+  /// window. Sequences begin under the weights alone.
+  Decoder(Device& device, const ModelConfig& config, const ParameterSet& weights, const DecoderShape& shape,
+          std::vector<AdapterStack> adapters = {});
+  /// All sequences under the model's adapters.
+  Decoder(Device& device, const LoadedModel& model, const DecoderShape& shape);
 
   /// Counts the arenas without allocating: pairs (name, bytes) in order.
   static std::vector<std::pair<std::string, int64_t>> plan(const ModelConfig& config, const DecoderShape& shape,
@@ -73,7 +89,8 @@ class Decoder {
   };
   /// Takes all inputs in one pass of at most `chunk` tokens in all (or `sequences`, where that is more) and returns
   /// logits [rows, V] fp32 in the order of the inputs, on the device, valid until the next call; empty when none were
-  /// asked for. A row's bits depend neither on the other rows nor on how the text was cut into calls.
+  /// asked for. A row's bits depend neither on the other rows nor on how the text was cut into calls. Neighbours under
+  /// the same adapters are computed together.
   Tensor forward(std::span<const Input> inputs);
 
   /// Final hidden states [rows, D] of every token of the last forward(), in the weights' type, after the final norm
@@ -82,10 +99,14 @@ class Decoder {
 
   int64_t position(int32_t sequence) const;  // tokens taken so far
   void reset(int32_t sequence);
-  void copy(int32_t to, int32_t from);  // sequence `to` goes on from where `from` stands
+  void copy(int32_t to, int32_t from);  // sequence `to` goes on from where `from` stands, under its adapters
   /// The tokens from `position` on, at most rows() of them, are taken back: the sequence goes on as if they had never
   /// been there. (A ring of window + rows - 1 slots has not lost a key that the tokens from `position` on see.)
   void take_back(int32_t sequence, int64_t position);
+  /// An empty sequence goes under one of the decoder's stacks of adapters; no_adapters = the weights alone. It stays
+  /// there when it is reset.
+  void adapt(int32_t sequence, int32_t adapters);
+  static constexpr int32_t no_adapters = -1;
 
   /// What a sequence's tokens left behind: keys and values of every layer in turn, each [slots, H, dh] in the ring's
   /// type, i8 with their scales [slots, H] after them, the token of position p in slot p modulo slots. See

@@ -169,8 +169,8 @@ WeightFormats read_formats(const SafetensorsFile& file, const ModelConfig& confi
 std::vector<NamedTensor> host_tensors(Device& device, const ParameterSet& set, const std::string& prefix,
                                       std::vector<std::vector<char>>& storage);
 
-/// Names the weights of a file: the checksum of its first layer's qkv matrix as it stands in the metadata; an adapter
-/// carries it as `longhand.base`. Empty where the file has none.
+/// Names the weights of a file: the checksum of its first layer's qkv matrix as it stands in the metadata. Adapters
+/// made for them and quantised forms of them carry it as `longhand.base`. Empty where the file has none.
 std::string base_checksum(const SafetensorsFile& file);
 
 /// The configuration in a weight file's metadata.

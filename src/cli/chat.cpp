@@ -65,9 +65,9 @@ void run_chat(const ChatFlags& flags, const Common& common) {
   text.speculation = speculation(flags.sampling.speculate);
   DecoderShape shape{.window = flags.sampling.window, .chunk = 128};
   flags.decoder.apply(shape);
-  OpenModel open = open_model(*device, flags.model);
+  OpenModel open = open_model(*device, flags.model, AdapterUse::beside);
   if (!open.tokenizer) fail_usage("{} has no tokenizer, and a conversation needs one", open.path);
-  Decoder decoder(*device, open.model.config, open.model.weights, shape);
+  Decoder decoder(*device, open.model, shape);
   Writer writer(*device, decoder);
   ChatForm form(*open.tokenizer);
   check_utf8(flags.system, "--system");

@@ -132,13 +132,13 @@ void run_generate(const GenerateFlags& flags, const Common& common) {
   DecoderShape shape{.sequences = flags.samples, .window = flags.sampling.window, .chunk = 128};
   flags.decoder.apply(shape);
   auto device = common.make();
-  OpenModel open = open_model(*device, flags.model);
+  OpenModel open = open_model(*device, flags.model, AdapterUse::beside);
   if (!open.tokenizer && !flags.sampling.stop.empty())
     fail_usage("--stop needs a tokenizer, and {} has none", open.path);
   std::shared_ptr<const ChoiceTree> choices = choice_tree(flags, open);
   std::string prompt;
   std::vector<int32_t> tokens = prompt_tokens(flags, open, prompt);
-  Decoder decoder(*device, open.model.config, open.model.weights, shape);
+  Decoder decoder(*device, open.model, shape);
   Writer writer(*device, decoder);
 
   std::vector<Sample> samples(flags.samples);

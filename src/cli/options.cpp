@@ -23,22 +23,29 @@ std::string shipped_weights() {
 
 }  // namespace
 
-void add_model_flags(CLI::App& command, ModelFlags& flags) {
+void add_weight_flags(CLI::App& command, ModelFlags& flags) {
   command.add_option("--model,--init", flags.path, "weights; without it those that come with the program")
       ->type_name("FILE")
-      ->group("Model");
-  command.add_option("--adapter", flags.adapters, "adapter file to add to the weights; may be repeated")
-      ->type_name("FILE")
-      ->allow_extra_args(false)
       ->group("Model");
   command.add_option("--dtype", flags.dtype, "type in which the weights are held: fp32 or bf16")
       ->type_name("TYPE")
       ->group("Model");
 }
 
-OpenModel open_model(Device& device, const ModelFlags& flags) {
+void add_model_flags(CLI::App& command, ModelFlags& flags) {
+  add_weight_flags(command, flags);
+  command.add_option("--adapter", flags.adapters, "adapter file for the weights; may be repeated")
+      ->type_name("FILE")
+      ->allow_extra_args(false)
+      ->group("Model");
+}
+
+OpenModel open_model(Device& device, const ModelFlags& flags, AdapterUse use) {
   std::string path = flags.path.empty() ? shipped_weights() : flags.path;
-  OpenModel open{path, load_model(device, path, parse_dtype(flags.dtype), flags.adapters), {}};
+  std::vector<std::string> merged, beside;
+  (use == AdapterUse::merged ? merged : beside) = flags.adapters;
+  OpenModel open{path, load_model(device, path, parse_dtype(flags.dtype), merged), {}};
+  for (const std::string& adapter : beside) add_adapter(device, adapter, open.model);
   if (!open.model.tokenizer.empty()) open.tokenizer.emplace(open.model.tokenizer);
   if (!open.model.words.empty()) open.tokenizer = Tokenizer::of_words(open.model.words);
   return open;

@@ -17,6 +17,7 @@ struct ModelFlags {
   std::string path, dtype = "fp32";
   std::vector<std::string> adapters;
 };
+void add_weight_flags(CLI::App& command, ModelFlags& flags);  // but for --adapter
 void add_model_flags(CLI::App& command, ModelFlags& flags);
 
 /// A model with its tokenizer, where the file has one.
@@ -25,9 +26,12 @@ struct OpenModel {
   LoadedModel model;
   std::optional<Tokenizer> tokenizer;
 };
+/// What becomes of --adapter: added to the weights, or held beside them, as the server does, so that texts are the
+/// same.
+enum class AdapterUse : uint8_t { merged, beside };
 /// Without a path the weights that come with the program: weights/tiny.safetensors beside the program, in its parent
 /// folder or in the current one.
-OpenModel open_model(Device& device, const ModelFlags& flags);
+OpenModel open_model(Device& device, const ModelFlags& flags, AdapterUse use = AdapterUse::merged);
 
 Dtype parse_dtype(const std::string& name);  // fp32 | bf16
 

@@ -1,55 +1,16 @@
 // The model's forward pass over rings. The order of operations is that of Pass (src/model/forward.cpp); rows are tokens
 // of any sequences, N in all.
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 
-#include "longhand/generate.h"
-#include "src/generate/rings.h"
-#include "src/model/output.h"
+#include "src/generate/decoder_state.h"
 #include "src/model/project.h"
 
 namespace longhand {
 
-struct Decoder::State {
-  State(const ModelConfig& model, const DecoderShape& decoder_shape, Dtype weight_type);
-  void lay_out();
-  void commit();
-  void build_tables();
-
-  int64_t check(std::span<const Input> inputs) const;
-  void upload(std::span<const Input> inputs);
-  void join(LayerNormForward operation, const NormTensors& norm);
-  void layer(int64_t index, int64_t rows);
-  void adapt(const AdapterTensors& w, const Tensor& y);
-  void run(std::span<const Input> inputs, int64_t rows);
-  void output(std::span<const Input> inputs);
-  int64_t gather(std::span<const Input> inputs);
-  bool pre() const { return config.norm == NormPlacement::pre; }
-
-  static inline std::atomic<uint64_t> made{0};
-  uint64_t identity = ++made;  // tells this decoder's steps from another's (Device::repeat)
-  Device* device = nullptr;
-  const ParameterSet* weights = nullptr;
-  ModelConfig config;
-  Dtype type;
-  int64_t sequences, window, rows_max;
-  int64_t rows_taken = 0;  // by the last call
-
-  Arena ring_arena{"ring"}, table_arena{"position tables"}, activation_arena{"activations"};
-  OutputScratch output_scratch;
-  std::optional<Rings> rings;
-  Tensor tokens, position, sequence;               // [N]
-  Tensor stream, normed, branch, qkv, heads, up;   // [N, ...]
-  Tensor narrow, adapted;                          // of an adapter, [N, b] and [N, D]
-  Tensor chosen, chosen_normed, logits;            // rows whose logits are wanted
-  std::vector<int64_t> taken, stored;              // tokens of each sequence: so far, and ever since its ring began
-  std::vector<int32_t> token_list, sequence_list;  // the current call on the host
-  std::vector<int64_t> position_list;
-};
-
-Decoder::State::State(const ModelConfig& model, const DecoderShape& shape, Dtype weight_type)
-    : config(model), type(weight_type), sequences(shape.sequences) {
+Decoder::State::State(const ModelConfig& model, const DecoderShape& shape, Dtype weight_type,
+                      std::vector<AdapterStack> stacks)
+    : config(model), type(weight_type), sequences(shape.sequences), adapters(std::move(stacks)) {
   config.check();
   if (shape.sequences < 1 || shape.chunk < 1 || shape.window < 0)
     fail_usage("a decoder of {} sequences, {} tokens a call and a window of {}", shape.sequences, shape.chunk,
@@ -58,8 +19,9 @@ Decoder::State::State(const ModelConfig& model, const DecoderShape& shape, Dtype
   if (config.same_length) window = std::min(window, config.mem_len);
   if (window < 1) fail_usage("the model states no context of its own: give a window (--window N)");
   rows_max = std::max(shape.chunk, shape.sequences);
-  rings.emplace(config, shape, type, window, rows_max);
   taken.assign(sequences, 0), stored.assign(sequences, 0);
+  size_t tables = prepare_adapters();
+  rings.emplace(config, shape, type, window, rows_max, tables);
   lay_out();
 }
 
@@ -76,14 +38,11 @@ void Decoder::State::lay_out() {
   qkv = arena.take(type, {rows_max, 3 * head_width});
   heads = arena.take(type, {rows_max, head_width});
   up = arena.take(type, {rows_max, config.d_ff});
-  if (config.adapter_width > 0) {
-    narrow = arena.take(type, {rows_max, config.adapter_width});
-    adapted = arena.take(type, {rows_max, width});
-  }
   chosen = arena.take(type, {rows_max, width});
   chosen_normed = arena.take(type, {rows_max, width});
   logits = arena.take(Dtype::fp32, {rows_max, config.vocab_size});
   output_scratch.lay_out(arena, config);
+  lay_out_adapters();
 }
 
 void Decoder::State::commit() {
@@ -93,7 +52,10 @@ void Decoder::State::commit() {
 
 void Decoder::State::build_tables() {
   output_scratch.fill(*device);
-  rings->build_tables(*device, *weights);
+  rings->build_tables(*device, *weights,
+                      [&](size_t table, int64_t layer, const Tensor& r, const ConstTensor& encoding) {
+                        update_table(table, layer, r, encoding);
+                      });
 }
 
 int64_t Decoder::State::check(std::span<const Input> inputs) const {
@@ -135,15 +97,6 @@ void Decoder::State::join(LayerNormForward operation, const NormTensors& norm) {
   device->layernorm_forward(operation);
 }
 
-// y += W_up act(W_down y + b_down) + b_up, where the model has an adapter there.
-void Decoder::State::adapt(const AdapterTensors& w, const Tensor& y) {
-  if (w.down.empty()) return;
-  Tensor z = narrow.rows(0, y.size(0)), change = adapted.rows(0, y.size(0));
-  project(*device, {.out = z, .a = y, .bias = w.down_bias, .activation = config.activation}, w.down);
-  project(*device, {.out = change, .a = z, .bias = w.up_bias}, w.up);
-  device->add({.out = y, .a = y, .b = change});
-}
-
 // On entry `stream` is the layer's input and, pre-norm, `normed` its normalisation; on return they are the next
 // layer's. XLNet's segment term (q_i + w) . S[e] is left out: a text generated here is one segment, e = 0 for every
 // key, so the term is the same for all keys of a query; the softmax cancels it and no selection of keys depends on it.
@@ -158,23 +111,31 @@ void Decoder::State::layer(int64_t index, int64_t rows) {
   Tensor k = all.slice(1, head_width, head_width).reshape(by_head);
   Tensor v = all.slice(1, 2 * head_width, head_width).reshape(by_head);
 
-  project(*device, {.out = all, .a = pre() ? n : x}, w.qkv);
+  ConstTensor read = pre() ? n : x;
+  project(*device, {.out = all, .a = read}, w.qkv);
+  for (LoraSite site : {LoraSite::q, LoraSite::k, LoraSite::v})
+    add_updates(index, site, all.slice(1, static_cast<int64_t>(site) * head_width, head_width), read);
   rings->store(*device, index, k, v, at, of);
-  device->attention_decode(rings->complete(index, {.out = mixed.reshape(by_head),
-                                                   .q = q,
-                                                   .u = w.content_bias,
-                                                   .v = w.position_bias,
-                                                   .position = at,
-                                                   .sequence = of}));
+  for (const Run& run : attention_runs)
+    device->attention_decode(rings->complete(index,
+                                             {.out = mixed.reshape(by_head).rows(run.first, run.rows),
+                                              .q = q.rows(run.first, run.rows),
+                                              .u = w.content_bias,
+                                              .v = w.position_bias,
+                                              .position = at.rows(run.first, run.rows),
+                                              .sequence = of.rows(run.first, run.rows)},
+                                             run.table));
   project(*device, {.out = b, .a = mixed}, w.output);
-  adapt(w.adapter(AdapterSite::attention), b);
+  add_updates(index, LoraSite::output, b, mixed);
+  follow(index, AdapterSite::attention, b);
 
   // Pre-norm: the sum x goes on, its normalisation n is read. Post-norm: n is read and goes on.
   const NormTensors& middle = pre() ? w.feedforward_norm : w.attention_norm;
   join({.out = n, .sum = x, .x = b, .residual = x}, middle);
-  project(*device, {.out = wide, .a = n, .bias = w.up_bias, .activation = config.activation}, w.up);
+  project_up(index, wide, n);
   project(*device, {.out = b, .a = wide, .bias = w.down_bias}, w.down);
-  adapt(w.adapter(AdapterSite::feedforward), b);
+  add_updates(index, LoraSite::down, b, wide);
+  follow(index, AdapterSite::feedforward, b);
   if (!pre())
     join({.out = x, .sum = n, .x = b, .residual = n}, w.feedforward_norm);
   else if (index + 1 < config.n_layer)
@@ -228,16 +189,28 @@ void Decoder::State::run(std::span<const Input> inputs, int64_t rows) {
   output(inputs);
 }
 
-Decoder::Decoder(Device& device, const ModelConfig& config, const ParameterSet& weights, const DecoderShape& shape)
-    : state_(std::make_shared<State>(config, shape, weights.type())) {
+Decoder::Decoder(Device& device, const ModelConfig& config, const ParameterSet& weights, const DecoderShape& shape,
+                 std::vector<AdapterStack> adapters)
+    : state_(std::make_shared<State>(config, shape, weights.type(), std::move(adapters))) {
   state_->device = &device, state_->weights = &weights;
   state_->commit();
   state_->build_tables();
 }
 
+static std::vector<AdapterStack> stack_of(const LoadedModel& model) {
+  AdapterStack stack;
+  for (const Adapter& adapter : model.adapters) stack.push_back(&adapter);
+  return stack.empty() ? std::vector<AdapterStack>{} : std::vector<AdapterStack>{stack};
+}
+
+Decoder::Decoder(Device& device, const LoadedModel& model, const DecoderShape& shape)
+    : Decoder(device, model.config, model.weights, shape, stack_of(model)) {
+  if (!model.adapters.empty()) state_->chosen_adapters.assign(state_->sequences, 0);
+}
+
 std::vector<std::pair<std::string, int64_t>> Decoder::plan(const ModelConfig& config, const DecoderShape& shape,
                                                            Dtype type) {
-  State state(config, shape, type);
+  State state(config, shape, type, {});
   return {{"ring", state.ring_arena.bytes()},
           {"position tables", state.table_arena.bytes()},
           {"activations", state.activation_arena.bytes()}};
@@ -248,11 +221,13 @@ Tensor Decoder::forward(std::span<const Input> inputs) {
   int64_t rows = s.check(inputs);
   if (rows == 0) return {};
   s.upload(inputs);
+  s.find_runs(inputs);
   s.rows_taken = rows;
   int64_t wanted = 0;
   for (const Input& input : inputs) wanted += wanted_rows(input);
-  if (wanted == rows)  // the logits of every row: the same operations for every call of so many rows
-    s.device->repeat(s.identity << 20 | static_cast<uint64_t>(rows), 0, [&] { s.run(inputs, rows); });
+  // The logits of every row: the same operations for every call of so many rows under one stack.
+  if (wanted == rows && s.runs.size() == 1)
+    s.device->repeat(s.step_key(), 0, [&] { s.run(inputs, rows); });
   else
     s.run(inputs, rows);
   return wanted > 0 ? s.logits.rows(0, wanted) : Tensor();
@@ -275,6 +250,7 @@ void Decoder::copy(int32_t to, int32_t from) {
   if (to == from) return;
   s.rings->copy(*s.device, to, from);
   s.taken.at(to) = s.taken.at(from), s.stored.at(to) = s.stored.at(from);
+  s.chosen_adapters.at(to) = s.chosen_adapters.at(from);
 }
 
 void Decoder::take_back(int32_t sequence, int64_t position) {
@@ -284,6 +260,14 @@ void Decoder::take_back(int32_t sequence, int64_t position) {
     fail("sequence {} goes back from {} tokens to {}: at most {} can be taken back", sequence, taken, position,
          s.rows_max - (stored - taken));
   s.taken.at(sequence) = position;
+}
+
+void Decoder::adapt(int32_t sequence, int32_t adapters) {
+  State& s = *state_;
+  if (adapters != no_adapters && (adapters < 0 || adapters >= static_cast<int32_t>(s.adapters.size())))
+    fail("stack {} of a decoder that has {}", adapters, s.adapters.size());
+  if (s.taken.at(sequence) > 0) fail("sequence {} has begun under other adapters", sequence);
+  s.chosen_adapters.at(sequence) = adapters;
 }
 
 std::vector<Tensor> Decoder::rings(int32_t sequence) const { return state_->rings->of(sequence); }

@@ -41,24 +41,37 @@ static void add_heads(ModelConfig& config, const ModelConfig& made_with, const s
   }
 }
 
-// An adapter file that was made for the model of `base`. The bottleneck adapters that it may bring join the
-// configuration.
-static SafetensorsFile open_adapter(const std::string& path, const SafetensorsFile& base, ModelConfig& config,
-                                    std::string& bottleneck) {
-  SafetensorsFile file(path);
+// What an adapter's file has to fit.
+struct Base {
+  std::string path, checksum;  // LoadedModel::base
+  bool quantized;
+  ModelConfig config;
+};
+
+// The configuration that an adapter's file was made with; fails where that was for another base.
+static ModelConfig check_adapter(const SafetensorsFile& file, const Base& base) {
   file.verify();
   auto kind = file.metadata().find("longhand.kind");
   if (kind == file.metadata().end() || kind->second != "adapter")
-    fail("{} is no adapter file: `longhand finetune --lora` or `--adapters` makes one", path);
+    fail("{} is no adapter file: `longhand finetune --lora` or `--adapters` makes one", file.path());
   ModelConfig made_with = read_config(file);
-  if (made_with.plain() != config.plain())
-    fail("{} was made for a model of another configuration than {}", path, base.path());
+  if (made_with.plain() != base.config.plain())
+    fail("{} was made for a model of another configuration than {}", file.path(), base.path);
   auto made_for = file.metadata().find("longhand.base");
-  if (made_for != file.metadata().end() && made_for->second != base_checksum(base))
-    fail("{} was made for other weights than those of {}", path, base.path());
-  if (made_with.lora_rank > 0 && base.metadata().contains("longhand.quantization"))
-    fail("{} is quantised: merge {} into the weights that it was made from (longhand merge), then quantise",
-         base.path(), path);
+  bool unknown = base.quantized && base.checksum.empty();
+  if (made_for != file.metadata().end() && made_for->second != base.checksum && !unknown)
+    fail("{} was made for other weights than those of {}", file.path(), base.path);
+  return made_with;
+}
+
+// An adapter file to be merged. The bottleneck adapters that it may bring join the configuration.
+static SafetensorsFile open_adapter(const std::string& path, const Base& base, ModelConfig& config,
+                                    std::string& bottleneck) {
+  SafetensorsFile file(path);
+  ModelConfig made_with = check_adapter(file, base);
+  if (made_with.lora_rank > 0 && base.quantized)
+    fail("{} is quantised: merge {} into the weights that it was made from (longhand merge), then quantise", base.path,
+         path);
   add_heads(config, made_with, path);
   if (made_with.adapter_width == 0) return file;
   if (!bottleneck.empty())
@@ -66,13 +79,14 @@ static SafetensorsFile open_adapter(const std::string& path, const SafetensorsFi
   bool alike = made_with.adapter_width == config.adapter_width && made_with.adapter_sites == config.adapter_sites;
   if (config.adapter_width > 0 && !alike)
     fail("{} holds adapters of another form than those in {}: give it beside the weights without them", path,
-         base.path());
+         base.path);
   bottleneck = path;
   config.adapter_width = made_with.adapter_width, config.adapter_sites = made_with.adapter_sites;
   return file;
 }
 
-static void apply_adapter(Device& device, const SafetensorsFile& file, LoadedModel& model) {
+// Puts the tensors of an adapter's file that take the place of the model's there.
+static void replace_weights(Device& device, const SafetensorsFile& file, LoadedModel& model) {
   for (size_t i = 0; i < model.weights.list().size(); ++i) {
     const ParameterInfo& info = model.weights.list()[i];
     if (!file.has(info.name)) continue;
@@ -81,8 +95,61 @@ static void apply_adapter(Device& device, const SafetensorsFile& file, LoadedMod
            info.shape.text());
     store_parameter(device, model.weights, i, read_floats(file, info.name));
   }
+}
+
+static void merge_adapter(Device& device, const SafetensorsFile& file, LoadedModel& model) {
+  replace_weights(device, file, model);
   apply_lora(device, file, model);
   model.checksum += "+" + checksum_of(file);
+}
+
+static Base base_of(const LoadedModel& model) { return {model.path, model.base, model.quantized, model.config}; }
+
+// The first tensor of an adapter's file that takes the place of one of the model's, but for heads, which write nothing.
+static const ParameterInfo* replaced(const SafetensorsFile& file, const LoadedModel& model) {
+  for (const ParameterInfo& info : model.weights.list())
+    if (file.has(info.name) && !info.name.starts_with("head.")) return &info;
+  return nullptr;
+}
+
+// What the file adds to the model's weights. The factor alpha / rank goes into B.
+static Adapter adapter_of(Device& device, const SafetensorsFile& file, const ModelConfig& config,
+                          const LoadedModel& model) {
+  auto wanted = [own = model.weights.list()](const std::string& name) {
+    bool there = std::any_of(own.begin(), own.end(), [&](const ParameterInfo& info) { return info.name == name; });
+    return is_lora(name) || (is_adapter(name) && !there);
+  };
+  Adapter adapter{config, ParameterSet("adapter", config, model.weights.type(), wanted), checksum_of(file)};
+  ParameterSet wide("adapter", config, Dtype::fp32, wanted);
+  adapter.added.commit(device), wide.commit(device);
+  load_parameters(device, wide, file);
+  float factor = config.lora_rank > 0 ? config.lora_alpha / static_cast<float>(config.lora_rank) : 1;
+  for (size_t i = 0; i < wide.list().size(); ++i) {
+    if (wide.tensors()[i].empty()) continue;
+    std::vector<float> values(wide.tensors()[i].elements());
+    device.download(values.data(), wide.tensors()[i]);
+    if (wide.list()[i].name.ends_with("lora_b"))
+      for (float& value : values) value *= factor;
+    store_parameter(device, adapter.added, i, values);
+  }
+  return adapter;
+}
+
+Adapter load_adapter(Device& device, const std::string& path, const LoadedModel& model) {
+  SafetensorsFile file(path);
+  ModelConfig config = check_adapter(file, base_of(model));
+  if (const ParameterInfo* info = replaced(file, model))
+    fail("{} has a {} of its own, so it cannot share the weights of {} with others: merge it (longhand merge)", path,
+         info->name, model.path);
+  return adapter_of(device, file, config, model);
+}
+
+void add_adapter(Device& device, const std::string& path, LoadedModel& model) {
+  SafetensorsFile file(path);
+  ModelConfig config = check_adapter(file, base_of(model));
+  replace_weights(device, file, model);
+  model.adapters.push_back(adapter_of(device, file, config, model));
+  model.checksum += "+" + model.adapters.back().checksum;
 }
 
 LoadedModel load_model(Device& device, const std::string& path, Dtype type, const std::vector<std::string>& adapters) {
@@ -90,15 +157,20 @@ LoadedModel load_model(Device& device, const std::string& path, Dtype type, cons
   if (!file.has("embedding.weight"))
     fail("{} holds no model: it has no tensor embedding.weight (longhand info {} shows what it is)", path, path);
   ModelConfig config = read_config(file).without_lora();
+  Base base{path, base_checksum(file), file.metadata().contains("longhand.quantization"), config};
   std::vector<SafetensorsFile> files;
   std::string bottleneck;  // the file that brings adapters
-  for (const std::string& adapter : adapters) files.push_back(open_adapter(adapter, file, config, bottleneck));
-  LoadedModel model{config, ParameterSet("weights", config, read_formats(file, config, type)), {}, {}, {}};
+  for (const std::string& adapter : adapters) files.push_back(open_adapter(adapter, base, config, bottleneck));
+  LoadedModel model{.config = config,
+                    .weights = ParameterSet("weights", config, read_formats(file, config, type)),
+                    .checksum = checksum_of(file),
+                    .path = path,
+                    .base = base.checksum,
+                    .quantized = base.quantized};
   model.weights.commit(device);
   load_parameters(device, model.weights, file);
   apply_lora(device, file, model);  // of a checkpoint of low-rank training
-  model.checksum = checksum_of(file);
-  for (const SafetensorsFile& adapter : files) apply_adapter(device, adapter, model);
+  for (const SafetensorsFile& adapter : files) merge_adapter(device, adapter, model);
   model.tokenizer = bytes_of(file, "tokenizer.model"), model.words = bytes_of(file, "tokenizer.words");
   return model;
 }

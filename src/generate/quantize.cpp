@@ -106,9 +106,10 @@ void quantize_model(Device& device, const std::string& input, const std::string&
   std::vector<NamedTensor> tensors = host_tensors(device, set, "", storage);
   for (const char* name : {"tokenizer.model", "tokenizer.words"})
     if (file.has(name)) tensors.push_back({name, file.tensor(name)});
-  write_safetensors(
-      output, tensors,
-      {{"longhand.kind", "weights"}, {"longhand.config", config.json()}, {"longhand.quantization", options.json()}});
+  std::map<std::string, std::string> metadata = {
+      {"longhand.kind", "weights"}, {"longhand.config", config.json()}, {"longhand.quantization", options.json()}};
+  if (std::string base = base_checksum(file); !base.empty()) metadata["longhand.base"] = base;
+  write_safetensors(output, tensors, metadata);
 }
 
 }  // namespace longhand

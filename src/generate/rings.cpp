@@ -13,12 +13,14 @@ int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 }  // namespace
 
-Rings::Rings(const ModelConfig& config, const DecoderShape& shape, Dtype type, int64_t window, int64_t rows)
+Rings::Rings(const ModelConfig& config, const DecoderShape& shape, Dtype type, int64_t window, int64_t rows,
+             size_t tables)
     : config_(config),
       type_(type),
       ring_type_(shape.ring.value_or(type)),
       sequences_(shape.sequences),
-      window_(window) {
+      window_(window),
+      table_count_(tables) {
   choice_ = shape.choice.value_or(KeyChoice{config.topk, config.topk_mode});
   if (ring_type_ != Dtype::fp32 && ring_type_ != Dtype::bf16 && ring_type_ != Dtype::i8)
     fail_usage("a ring of {}: it takes fp32, bf16 or int8", dtype_name(ring_type_));
@@ -35,30 +37,32 @@ void Rings::lay_out(Arena& ring_arena, Arena& table_arena) {
   bool integers = ring_type_ == Dtype::i8;
   for (int64_t l = 0; l < config_.n_layer; ++l) {
     Ring& r = rings_.emplace_back();
-    Table& t = tables_.emplace_back();
     r.keys = ring_arena.take(ring_type_, ring), r.values = ring_arena.take(ring_type_, ring);
-    t.r = table_arena.take(ring_type_, table);
     if (integers) {
       r.key_scales = ring_arena.take(Dtype::fp32, {sequences_, slots_, heads});
       r.value_scales = ring_arena.take(Dtype::fp32, {sequences_, slots_, heads});
-      t.scales = table_arena.take(Dtype::fp32, {distances_, heads});
     }
-    if (pages()) {
-      r.key_bounds = ring_arena.take(Dtype::fp32, {sequences_, 2 * slots_ / page, heads, width});
-      t.bounds = table_arena.take(Dtype::fp32, {2 * groups, heads, width});
-    }
+    if (pages()) r.key_bounds = ring_arena.take(Dtype::fp32, {sequences_, 2 * slots_ / page, heads, width});
+  }
+  for (int64_t i = 0; i < static_cast<int64_t>(table_count_) * config_.n_layer; ++i) {
+    Table& t = tables_.emplace_back();
+    t.r = table_arena.take(ring_type_, table);
+    if (integers) t.scales = table_arena.take(Dtype::fp32, {distances_, heads});
+    if (pages()) t.bounds = table_arena.take(Dtype::fp32, {2 * groups, heads, width});
   }
   encoding_ = table_arena.take(type_, {distances_, config_.d_model});
   if (ring_type_ != type_) wide_ = table_arena.take(type_, {distances_, heads * width});
 }
 
-void Rings::build_tables(Device& device, const ParameterSet& weights) {
+void Rings::build_tables(Device& device, const ParameterSet& weights, const Update& update) {
   device.position_encoding({.out = encoding_});
   int64_t heads = config_.n_head, width = config_.d_head;
-  for (int64_t l = 0; l < config_.n_layer; ++l) {
-    const Table& t = tables_[l];
+  for (size_t i = 0; i < tables_.size(); ++i) {
+    const Table& t = tables_[i];
+    int64_t layer = static_cast<int64_t>(i) % config_.n_layer;
     Tensor whole = ring_type_ == type_ ? t.r.reshape({distances_, heads * width}) : wide_;
-    project(device, {.out = whole, .a = encoding_}, weights.layers[l].position);
+    project(device, {.out = whole, .a = encoding_}, weights.layers[layer].position);
+    if (size_t table = i / config_.n_layer) update(table, layer, whole, encoding_);
     Tensor by_head = whole.reshape({distances_ * heads, width});
     if (ring_type_ == Dtype::i8)
       device.quantize({.out = t.r.reshape({distances_ * heads, width}),
@@ -90,9 +94,9 @@ void Rings::store(Device& device, int64_t layer, const ConstTensor& k, const Con
         {.bounds = r.key_bounds, .rows = r.keys, .scales = r.key_scales, .position = position, .sequence = sequence});
 }
 
-AttentionDecode Rings::complete(int64_t layer, AttentionDecode call) const {
+AttentionDecode Rings::complete(int64_t layer, AttentionDecode call, size_t table) const {
   const Ring& r = rings_[layer];
-  const Table& t = tables_[layer];
+  const Table& t = tables_[table * config_.n_layer + layer];
   call.keys = r.keys, call.values = r.values, call.r = t.r;
   call.key_scales = r.key_scales, call.value_scales = r.value_scales, call.r_scales = t.scales;
   call.key_bounds = r.key_bounds, call.r_bounds = t.bounds;

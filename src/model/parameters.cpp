@@ -301,7 +301,8 @@ std::vector<NamedTensor> host_tensors(Device& device, const ParameterSet& set, c
 }
 
 std::string base_checksum(const SafetensorsFile& file) {
-  auto entry = file.metadata().find("checksum.layers.0.attention.qkv.weight");
+  bool quantized = file.metadata().contains("longhand.quantization");
+  auto entry = file.metadata().find(quantized ? "longhand.base" : "checksum.layers.0.attention.qkv.weight");
   return entry == file.metadata().end() ? "" : entry->second;
 }
 
