@@ -23,7 +23,7 @@ struct ServeFlags {
   ModelFlags model;
   DecoderFlags decoder;
   std::string folder, key_file;
-  std::vector<std::string> variants;
+  std::vector<std::string> adapters, variants;
   serve::ServerOptions options;
   int64_t read_timeout = 10, timeout = 300, grace = 30;  // seconds
 };
@@ -40,15 +40,76 @@ std::vector<std::string> weight_files(const std::string& folder) {
   return files;
 }
 
-std::unique_ptr<serve::ServedModel> open_served(const ServeFlags& flags, const Common& common,
-                                                const std::string& path) {
+// An adapter's file under the name that requests give.
+struct NamedFile {
+  std::string name, path;
+};
+
+NamedFile parse_adapter(const std::string& text) {
+  size_t equals = text.find('=');
+  if (equals == 0 || equals + 1 >= text.size())
+    fail_usage("--adapter {}: a name and a file are needed: NAME=FILE", text);
+  return {text.substr(0, equals), text.substr(equals + 1)};
+}
+
+bool is_adapter(const std::string& path) {
+  SafetensorsFile file(path);
+  auto kind = file.metadata().find("longhand.kind");
+  return kind != file.metadata().end() && kind->second == "adapter";
+}
+
+std::string stem(const std::string& path) { return fs::path(path).stem().string(); }
+
+/// A model under way to being served: adapters find their weights before the engine is made.
+struct Opened {
+  std::unique_ptr<Device> device;
+  OpenModel open;
+  std::vector<serve::ServedAdapter> adapters;
+};
+
+Opened open_served(const ServeFlags& flags, const Common& common, const std::string& path) {
   ModelFlags model_flags = flags.model;
   model_flags.path = path;
   auto device = common.make();
   OpenModel open = open_model(*device, model_flags);
   if (!open.tokenizer) fail_usage("{} has no tokenizer, and a server needs one", open.path);
-  return std::make_unique<serve::ServedModel>(fs::path(open.path).stem().string(), std::move(device),
-                                              std::move(open.model), std::move(*open.tokenizer), flags.options.engine);
+  return {std::move(device), std::move(open), {}};
+}
+
+// Beside the first of the models that it was made for.
+void place_adapter(const NamedFile& file, std::vector<Opened>& models) {
+  std::string why;
+  for (Opened& model : models) try {
+      model.adapters.push_back({file.name, load_adapter(*model.device, file.path, model.open.model)});
+      return;
+    } catch (const Error& error) {
+      why = error.what();
+    }
+  if (models.size() == 1) fail("{}", why);
+  fail("adapter {} was made for none of the models: {}", file.name, why);
+}
+
+std::vector<std::unique_ptr<serve::ServedModel>> open_all(const ServeFlags& flags, const Common& common) {
+  std::vector<NamedFile> adapters;
+  for (const std::string& adapter : flags.adapters) adapters.push_back(parse_adapter(adapter));
+  std::vector<Opened> opened;
+  if (flags.folder.empty()) {
+    opened.push_back(open_served(flags, common, flags.model.path));
+  } else {
+    for (const std::string& file : weight_files(flags.folder))
+      if (is_adapter(file))
+        adapters.push_back({stem(file), file});
+      else
+        opened.push_back(open_served(flags, common, file));
+    if (opened.empty()) fail("--models {}: there are adapters and no weights", flags.folder);
+  }
+  for (const NamedFile& adapter : adapters) place_adapter(adapter, opened);
+  std::vector<std::unique_ptr<serve::ServedModel>> models;
+  for (Opened& one : opened)
+    models.push_back(std::make_unique<serve::ServedModel>(stem(one.open.path), std::move(one.device),
+                                                          std::move(one.open.model), std::move(*one.open.tokenizer),
+                                                          std::move(one.adapters), flags.options.engine));
+  return models;
 }
 
 // Keys never stand on a command line, where every process can read them.
@@ -139,6 +200,8 @@ bool signalled(const sigset_t& signals, int milliseconds) {
 }
 
 void run_serve(ServeFlags flags, const Common& common) {
+  if (const char* folder = std::getenv("MODEL_PATH"); folder && flags.folder.empty() && flags.model.path.empty())
+    flags.folder = folder;
   check(flags);
   serve::ServerOptions& options = flags.options;
   speculation(options.engine.speculate);
@@ -156,14 +219,10 @@ void run_serve(ServeFlags flags, const Common& common) {
   sigemptyset(&signals), sigaddset(&signals, SIGINT), sigaddset(&signals, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
-  std::vector<std::string> files =
-      flags.folder.empty() ? std::vector<std::string>{flags.model.path} : weight_files(flags.folder);
-  std::vector<std::unique_ptr<serve::ServedModel>> models;
+  std::vector<std::unique_ptr<serve::ServedModel>> models = open_all(flags, common);
   std::vector<std::string> names;
-  for (const std::string& file : files) {
-    models.push_back(open_served(flags, common, file));
-    names.push_back(models.back()->name);
-  }
+  for (auto& model : models)
+    for (const std::string& name : model->names()) names.push_back(name);
   serve::Server server(options, std::move(models));
   announce(options, server.start(), names, common.json);
 
@@ -186,8 +245,14 @@ void add_serve(CLI::App& app, Common& common) {
   auto add = [&](const char* group, const char* name, auto& value, const char* meaning, const char* type) {
     command->add_option(name, value, meaning)->type_name(type)->group(group);
   };
-  add_model_flags(*command, flags->model);
-  add("Model", "--models", flags->folder, "folder whose *.safetensors are all served, by their names", "DIR");
+  add_weight_flags(*command, flags->model);
+  command
+      ->add_option("--adapter", flags->adapters,
+                   "a fine-tuned adapter beside the weights, a model of its own name; may be repeated")
+      ->type_name("NAME=FILE")
+      ->allow_extra_args(false)
+      ->group("Model");
+  add("Model", "--models", flags->folder, "folder whose *.safetensors are all served, by their names; MODEL_PATH holds one too", "DIR");
   add("Model", "--window", options.engine.window,
       "keys that a token sees; 0 = segment + memory of the model's training", "N");
   add_decoder_flags(*command, flags->decoder, "Model");

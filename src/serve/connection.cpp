@@ -16,6 +16,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int64_t header_bytes = 64 << 10;
+// While another client has no place: with one that asks nothing, and with a request that arrives slowly.
+constexpr std::chrono::milliseconds idle_patience{500}, patience{2000};
 thread_local Connection* serving = nullptr;
 thread_local bool refusing = false;
 
@@ -64,12 +66,14 @@ void close_politely(int socket) {
   close(socket);
 }
 
-// Connections within the limit go to a pool; one beyond it is answered by the accepting thread itself.
+// Connections within the limit go to a pool, and one beyond it that takes another's place; otherwise the accepting
+// thread itself answers.
 class BoundedQueue : public httplib::TaskQueue {
  public:
-  explicit BoundedQueue(int limit) : limit_(limit), pool_(limit) {}
+  BoundedQueue(int limit, std::function<bool()> make_room)
+      : limit_(limit), make_room_(std::move(make_room)), pool_(limit) {}
   void enqueue(std::function<void()> work) override {
-    if (queued_.load() - done_.load() < limit_) {
+    if (queued_.load() - done_.load() < limit_ || make_room_()) {
       ++queued_;
       pool_.enqueue([this, work = std::move(work)] {
         work();
@@ -85,6 +89,7 @@ class BoundedQueue : public httplib::TaskQueue {
 
  private:
   int limit_;
+  std::function<bool()> make_room_;
   std::atomic<int64_t> queued_{0}, done_{0};
   httplib::ThreadPool pool_;
 };
@@ -97,19 +102,33 @@ Connection::Connection(int socket, const ConnectionLimits& limits) : socket_(soc
   fcntl(socket_, F_SETFL, fcntl(socket_, F_GETFL) | O_NONBLOCK);
 }
 
+void Connection::enter(Stage stage) { entered_ = Clock::now(), stage_ = stage; }
+
+std::optional<Clock::time_point> Connection::waiting_since() const {
+  if (stage_ == Stage::answering || evicted_) return std::nullopt;
+  return entered_.load();
+}
+
+// The end of its input wakes the thread that reads.
+void Connection::evict() {
+  evicted_ = true;
+  shutdown(socket_, SHUT_RD);
+}
+
 // In short waits, so that a server that shuts down does not wait for clients that ask nothing.
 bool Connection::wait_for_request(const std::atomic<bool>& closing) {
   if (at_ < buffer_.size()) return true;
+  enter(Stage::idle);
   auto deadline = Clock::now() + limits_.idle;
-  while (!closing && Clock::now() < deadline)
+  while (!closing && !evicted_ && Clock::now() < deadline)
     if (poll_for(socket_, POLLIN, std::min(100, milliseconds_until(deadline)))) return !gone();
   return false;
 }
 
 void Connection::begin_request() {
+  enter(Stage::receiving);
   began_ = Clock::now(), deadline_ = began_ + limits_.read;
   left_ = limits_.body + header_bytes - static_cast<int64_t>(buffer_.size() - at_);
-  answering_ = false;
 }
 
 double Connection::seconds() const { return std::chrono::duration<double>(Clock::now() - began_).count(); }
@@ -133,6 +152,7 @@ ssize_t Connection::receive() {
     ssize_t got = recv(socket_, buffer_.data(), buffer_.size(), MSG_DONTWAIT);
     buffer_.resize(std::max<ssize_t>(got, 0));
     if (got > 0) return left_ -= got, got;
+    if (evicted_) return give_up(408, "the request did not arrive while others waited for the connection"), -1;
     if (got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) return broken_ = true, got;
   }
 }
@@ -152,7 +172,7 @@ ssize_t Connection::read(char* data, size_t size) {
 // The answer of the guard itself. What the parser writes afterwards goes nowhere.
 void Connection::give_up(int status, const char* message) {
   std::string answer = whole_answer(status, message);
-  if (!answering_) send_all(answer.data(), answer.size());
+  if (stage_ != Stage::answering) send_all(answer.data(), answer.size());
   broken_ = true;
 }
 
@@ -174,7 +194,7 @@ bool Connection::send_all(const char* data, size_t size) {
 
 ssize_t Connection::write(const char* data, size_t size) {
   if (broken_) return -1;
-  answering_ = true;
+  enter(Stage::answering);
   if (!send_all(data, size)) return broken_ = true, -1;
   return static_cast<ssize_t>(size);
 }
@@ -198,7 +218,23 @@ GuardedServer::GuardedServer(const ConnectionLimits& limits) : limits_(limits) {
     int yes = 1;
     setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
   });
-  new_task_queue = [this] { return new BoundedQueue(limits_.connections); };
+  new_task_queue = [this] { return new BoundedQueue(limits_.connections, [this] { return make_room(); }); };
+}
+
+// Clients that ask nothing go first, then those whose requests have long been arriving; of each the one that has taken
+// longest.
+bool GuardedServer::make_room() {
+  std::lock_guard lock(mutex_);
+  Connection* chosen = nullptr;
+  std::pair<bool, Clock::time_point> first;
+  for (Connection* one : open_) {
+    auto since = one->waiting_since();
+    if (!since || Clock::now() - *since < (one->idle() ? idle_patience : patience)) continue;
+    std::pair rank{!one->idle(), *since};
+    if (!chosen || rank < first) chosen = one, first = rank;
+  }
+  if (chosen) chosen->evict();
+  return chosen != nullptr;
 }
 
 bool GuardedServer::process_and_close_socket(int socket) {
@@ -211,6 +247,10 @@ bool GuardedServer::process_and_close_socket(int socket) {
   ++active_;
   Connection connection(socket, limits_);
   serving = &connection;
+  {
+    std::lock_guard lock(mutex_);
+    open_.insert(&connection);
+  }
   while (connection.wait_for_request(closing_)) {
     bool closed = false;
     connection.begin_request();
@@ -218,6 +258,10 @@ bool GuardedServer::process_and_close_socket(int socket) {
     if (!fine || closed || connection.closes() || closing_) break;
   }
   serving = nullptr;
+  {
+    std::lock_guard lock(mutex_);
+    open_.erase(&connection);
+  }
   close_politely(socket);
   --active_;
   return true;

@@ -2,7 +2,8 @@
 //
 //   a request has a deadline as a whole and a size as a whole, however slowly and in whatever pieces it comes;
 //   an answer that its reader does not take is given up; a handler can ask whether its client is still there;
-//   connections beyond the limit are answered with 503 at once instead of waiting for a worker.
+//   a connection beyond the limit takes the place of one that asks nothing, or whose request has been arriving for
+//   long; where there is none it is answered with 503 at once instead of waiting for a worker.
 #pragma once
 
 #include <httplib.h>
@@ -11,6 +12,8 @@
 #include <chrono>
 #include <cstdint>
 #include <mutex>
+#include <optional>
+#include <set>
 #include <string>
 
 namespace longhand::serve {
@@ -28,8 +31,14 @@ class Connection : public httplib::Stream {
  public:
   Connection(int socket, const ConnectionLimits& limits);
 
+  /// Of what the client has yet to send: since when it is waited for. None while an answer is being made.
+  std::optional<std::chrono::steady_clock::time_point> waiting_since() const;
+  bool idle() const { return stage_ == Stage::idle; }
+  void evict();  // from any thread: the client is no longer waited for
+
   bool wait_for_request(const std::atomic<bool>& closing);  // false: close it
   void begin_request();
+  void request_arrived() { enter(Stage::answering); }
   double seconds() const;  // since the request began
   bool broken() const { return broken_; }
   bool gone() const;  // the client has hung up
@@ -52,13 +61,19 @@ class Connection : public httplib::Stream {
   void give_up(int status, const char* message);
   bool send_all(const char* data, size_t size);
 
+  enum class Stage : uint8_t { idle, receiving, answering };
+  void enter(Stage stage);
+
   int socket_;
   const ConnectionLimits& limits_;
+  std::atomic<Stage> stage_{Stage::idle};
+  std::atomic<std::chrono::steady_clock::time_point> entered_{std::chrono::steady_clock::now()};
+  std::atomic<bool> evicted_{false};
   std::chrono::steady_clock::time_point began_, deadline_;
   int64_t left_ = 0;  // bytes that the request may still have
   std::string buffer_;
   size_t at_ = 0;
-  bool broken_ = false, close_afterwards_ = false, answering_ = false;
+  bool broken_ = false, close_afterwards_ = false;
 };
 
 class GuardedServer : public httplib::Server {
@@ -71,8 +86,11 @@ class GuardedServer : public httplib::Server {
 
  private:
   bool process_and_close_socket(int socket) override;
+  bool make_room();
 
   ConnectionLimits limits_;
+  std::mutex mutex_;
+  std::set<Connection*> open_;
   std::atomic<bool> closing_{false};
   std::atomic<int> active_{0};
 };

@@ -55,7 +55,7 @@ std::vector<std::pair<int32_t, float>> likeliest(std::span<const float> logits, 
 
 struct Engine::State {
   State(Device& device, const ModelConfig& config, const ParameterSet& weights, const Tokenizer& tokenizer,
-        const EngineLimits& limits);
+        const EngineLimits& limits, std::vector<AdapterStack> adapters);
   void run();
   void sweep();
   void admit();
@@ -69,7 +69,7 @@ struct Engine::State {
   void end(RunningJob& job, Text& text, Event event);
   void end_all(RunningJob& job, Finish finish);
   void tell_removed(QueuedJob& queued, Finish finish);
-  void count(Finish finish, uint64_t texts = 1);
+  void count(const Job& job, Finish finish, uint64_t texts = 1);
   std::optional<Finish> over(const Job& job, const Ticket::Shared& shared) const;
   void publish();
 
@@ -91,12 +91,13 @@ struct Engine::State {
 };
 
 Engine::State::State(Device& device, const ModelConfig& config, const ParameterSet& weights, const Tokenizer& tokenizer,
-                     const EngineLimits& limits)
+                     const EngineLimits& limits, std::vector<AdapterStack> adapters)
     : device(device),
       tokenizer(tokenizer),
       limits(limits),
-      decoder(device, config, weights, limits.decoder()),
+      decoder(device, config, weights, limits.decoder(), adapters),
       writer(device, decoder) {
+  counts.texts.resize(1 + adapters.size()), published.texts.resize(1 + adapters.size());
   for (int64_t s = limits.sequences; s-- > 0;) free.push_back(static_cast<int32_t>(s));
   counts.sequences = published.sequences = limits.sequences;
 }
@@ -151,7 +152,7 @@ void Engine::State::sweep() {
 }
 
 void Engine::State::tell_removed(QueuedJob& queued, Finish finish) {
-  count(finish, queued.job.choices);
+  count(queued.job, finish, queued.job.choices);
   for (int32_t c = 0; c < queued.job.choices; ++c) queued.shared->post({.choice = c, .finish = finish});
 }
 
@@ -160,14 +161,18 @@ void Engine::State::admit() {
   while (!queue.empty() && queue.front().job.choices <= static_cast<int64_t>(free.size())) start(queue.pop());
 }
 
+// Behind the jobs under the same adapters: neighbours are computed together.
 void Engine::State::start(QueuedJob queued) {
-  RunningJob& running_job = running.emplace_back();
+  auto place = std::find_if(running.begin(), running.end(),
+                            [&](const RunningJob& other) { return other.job.adapters > queued.job.adapters; });
+  RunningJob& running_job = *running.emplace(place);
   running_job.job = std::move(queued.job), running_job.shared = std::move(queued.shared);
   const Job& job = running_job.job;
   for (int32_t c = 0; c < job.choices; ++c) {
     WrittenText written{free.back(), job.prompt, job.rules, {.most = limits.speculate}, job.guide};
     written.rules.stream.step = static_cast<uint64_t>(c);
     decoder.reset(written.sequence);
+    decoder.adapt(written.sequence, job.adapters);
     if (job.session) {
       resume_session(device, decoder, written, *job.session, job.session->model, "the session");
       written.tokens.insert(written.tokens.end(), job.prompt.begin(), job.prompt.end());
@@ -176,7 +181,7 @@ void Engine::State::start(QueuedJob queued) {
     running_job.texts.push_back({std::move(written), PieceStream(tokenizer, job.stops), c});
   }
   if (job.embedding) running_job.hidden.assign(decoder.config().d_model, 0);
-  counts.prompt_tokens += job.prompt.size();
+  counts.of(job.adapters).prompt_tokens += job.prompt.size();
 }
 
 // One call of the decoder for the prompts that are being read, each with an equal share of the rows. A text's last
@@ -254,7 +259,8 @@ void Engine::State::write_tokens() {
   for (size_t i = 0; i < places.size(); ++i) {
     int64_t after = static_cast<int64_t>(all[i].size());
     for (TokenNote& one : all[i])
-      if (++counts.drawn_tokens; take(*owners[i], *places[i], std::move(one), --after)) break;
+      if (++counts.of(owners[i]->job.adapters).drawn_tokens; take(*owners[i], *places[i], std::move(one), --after))
+        break;
   }
 }
 
@@ -295,9 +301,10 @@ bool Engine::State::take(RunningJob& job, Text& text, TokenNote note, int64_t af
 }
 
 void Engine::State::end(RunningJob& job, Text& text, Event event) {
-  count(event.finish);
-  counts.drafted_tokens += text.written.speculation.drafted,
-      counts.accepted_tokens += text.written.speculation.accepted;
+  count(job.job, event.finish);
+  TextCounts& counted = counts.of(job.job.adapters);
+  counted.drafted_tokens += text.written.speculation.drafted;
+  counted.accepted_tokens += text.written.speculation.accepted;
   free.push_back(text.written.sequence);
   job.texts.remove_if([&](const Text& other) { return &other == &text; });
   job.shared->post(std::move(event));
@@ -310,17 +317,18 @@ void Engine::State::end_all(RunningJob& job, Finish finish) {
   }
 }
 
-void Engine::State::count(Finish finish, uint64_t texts) {
-  uint64_t& counter = finish == Finish::cancelled ? counts.cancelled
-                      : finish == Finish::timeout ? counts.timed_out
-                      : finish == Finish::failed  ? counts.failed
-                                                  : counts.finished;
+void Engine::State::count(const Job& job, Finish finish, uint64_t texts) {
+  TextCounts& of = counts.of(job.adapters);
+  uint64_t& counter = finish == Finish::cancelled ? of.cancelled
+                      : finish == Finish::timeout ? of.timed_out
+                      : finish == Finish::failed  ? of.failed
+                                                  : of.finished;
   counter += texts;
 }
 
 Engine::Engine(Device& device, const ModelConfig& config, const ParameterSet& weights, const Tokenizer& tokenizer,
-               const EngineLimits& limits)
-    : state_(std::make_unique<State>(device, config, weights, tokenizer, limits)) {
+               const EngineLimits& limits, std::vector<AdapterStack> adapters)
+    : state_(std::make_unique<State>(device, config, weights, tokenizer, limits, std::move(adapters))) {
   state_->thread = std::thread([state = state_.get()] { state->run(); });
 }
 

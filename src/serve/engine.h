@@ -26,6 +26,7 @@ using Clock = std::chrono::steady_clock;
 struct Job {
   std::vector<int32_t> prompt;  // at least one token, each of the vocabulary
   SamplingParameters rules;
+  int32_t adapters = Decoder::no_adapters;  // the engine's stack that the text goes under
   int32_t choices = 1;
   int64_t tokens = 16;  // new tokens of each continuation at most
   std::vector<std::string> stops;
@@ -84,20 +85,27 @@ struct EngineLimits {
   DecoderShape decoder() const { return {sequences, window, chunk, ring, choice}; }
 };
 
-/// Counts since the start, and the state of the moment.
-struct EngineNumbers {
-  uint64_t prompt_tokens = 0, drawn_tokens = 0, steps = 0;
+/// Counts since the start.
+struct TextCounts {
+  uint64_t prompt_tokens = 0, drawn_tokens = 0;
   uint64_t drafted_tokens = 0, accepted_tokens = 0;
   uint64_t finished = 0, cancelled = 0, timed_out = 0, failed = 0;  // continuations
-  int64_t waiting = 0, running = 0;                                 // jobs
+};
+/// The same of the weights alone, then of each stack of adapters, and the state of the moment.
+struct EngineNumbers {
+  std::vector<TextCounts> texts;
+  uint64_t steps = 0;
+  int64_t waiting = 0, running = 0;  // jobs
   int64_t sequences = 0, sequences_used = 0;
+
+  TextCounts& of(int32_t adapters) { return texts[adapters + 1]; }
 };
 
 class Engine {
  public:
-  /// All four outlive the engine, and belong to it until then.
+  /// All of them outlive the engine, and belong to it until then.
   Engine(Device& device, const ModelConfig& config, const ParameterSet& weights, const Tokenizer& tokenizer,
-         const EngineLimits& limits);
+         const EngineLimits& limits, std::vector<AdapterStack> adapters = {});
   ~Engine();  // cancels what is there
 
   /// Throws Refusal: 409 when the job's session is that of another model or window; 429 when the client has too many

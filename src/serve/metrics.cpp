@@ -25,30 +25,36 @@ std::string headline(const std::string& name, const char* type, const std::strin
   return fmt::format("# HELP {} {}\n# TYPE {} {}\n", name, help, name, type);
 }
 
+template <class Numbers>
 struct Column {
   const char *name, *type, *help;
-  double (*value)(const EngineNumbers&);
+  double (*value)(const Numbers&);
 };
 
-constexpr Column columns[] = {
+// By the name that a request gives: weights or adapter.
+constexpr Column<TextCounts> text_columns[] = {
     {"longhand_prompt_tokens_total", "counter", "Prompt tokens taken.",
-     [](const EngineNumbers& n) { return static_cast<double>(n.prompt_tokens); }},
+     [](const TextCounts& n) { return static_cast<double>(n.prompt_tokens); }},
     {"longhand_generated_tokens_total", "counter", "Tokens drawn.",
-     [](const EngineNumbers& n) { return static_cast<double>(n.drawn_tokens); }},
+     [](const TextCounts& n) { return static_cast<double>(n.drawn_tokens); }},
+    {"longhand_drafted_tokens_total", "counter", "Tokens foretold by drafts, of texts that have ended.",
+     [](const TextCounts& n) { return static_cast<double>(n.drafted_tokens); }},
+    {"longhand_accepted_tokens_total", "counter", "Those of them that were drawn.",
+     [](const TextCounts& n) { return static_cast<double>(n.accepted_tokens); }},
+    {"longhand_texts_finished_total", "counter", "Texts that came to their end.",
+     [](const TextCounts& n) { return static_cast<double>(n.finished); }},
+    {"longhand_texts_cancelled_total", "counter", "Texts whose client went away, or that a shutdown ended.",
+     [](const TextCounts& n) { return static_cast<double>(n.cancelled); }},
+    {"longhand_texts_timed_out_total", "counter", "Texts that ran out of time.",
+     [](const TextCounts& n) { return static_cast<double>(n.timed_out); }},
+    {"longhand_texts_failed_total", "counter", "Texts that an error ended.",
+     [](const TextCounts& n) { return static_cast<double>(n.failed); }},
+};
+
+// By weights, which have one batch.
+constexpr Column<EngineNumbers> engine_columns[] = {
     {"longhand_steps_total", "counter", "Steps of the batch; tokens by steps is the mean batch times what drafts add.",
      [](const EngineNumbers& n) { return static_cast<double>(n.steps); }},
-    {"longhand_drafted_tokens_total", "counter", "Tokens foretold by drafts, of texts that have ended.",
-     [](const EngineNumbers& n) { return static_cast<double>(n.drafted_tokens); }},
-    {"longhand_accepted_tokens_total", "counter", "Those of them that were drawn.",
-     [](const EngineNumbers& n) { return static_cast<double>(n.accepted_tokens); }},
-    {"longhand_texts_finished_total", "counter", "Texts that came to their end.",
-     [](const EngineNumbers& n) { return static_cast<double>(n.finished); }},
-    {"longhand_texts_cancelled_total", "counter", "Texts whose client went away, or that a shutdown ended.",
-     [](const EngineNumbers& n) { return static_cast<double>(n.cancelled); }},
-    {"longhand_texts_timed_out_total", "counter", "Texts that ran out of time.",
-     [](const EngineNumbers& n) { return static_cast<double>(n.timed_out); }},
-    {"longhand_texts_failed_total", "counter", "Texts that an error ended.",
-     [](const EngineNumbers& n) { return static_cast<double>(n.failed); }},
     {"longhand_requests_waiting", "gauge", "Prompts in the queue.",
      [](const EngineNumbers& n) { return static_cast<double>(n.waiting); }},
     {"longhand_requests_running", "gauge", "Prompts being read or continued.",
@@ -58,6 +64,11 @@ constexpr Column columns[] = {
     {"longhand_sequences_used", "gauge", "Texts that the batch holds now.",
      [](const EngineNumbers& n) { return static_cast<double>(n.sequences_used); }},
 };
+
+template <class Numbers>
+std::string line(const Column<Numbers>& column, const std::string& model, const Numbers& numbers) {
+  return fmt::format("{}{{model=\"{}\"}} {}\n", column.name, quoted(model), column.value(numbers));
+}
 
 int64_t resident_bytes() {
   std::ifstream file("/proc/self/statm");
@@ -111,7 +122,7 @@ void Metrics::first_token(double seconds) {
   first_token_.observe(seconds);
 }
 
-std::string Metrics::text(const std::map<std::string, EngineNumbers>& engines, int connections) const {
+std::string Metrics::text(const std::vector<EngineView>& engines, int connections) const {
   std::lock_guard lock(mutex_);
   std::string out = headline("longhand_requests_total", "counter", "Answers by path and status.");
   for (const auto& [key, count] : answers_)
@@ -119,10 +130,14 @@ std::string Metrics::text(const std::map<std::string, EngineNumbers>& engines, i
         fmt::format("longhand_requests_total{{path=\"{}\",status=\"{}\"}} {}\n", quoted(key.first), key.second, count);
   out += seconds_.text("longhand_request_seconds", "From a request's arrival to the end of its answer.");
   out += first_token_.text("longhand_first_token_seconds", "From a request's submission to its first token.");
-  for (const Column& column : columns) {
+  for (const auto& column : text_columns) {
     out += headline(column.name, column.type, column.help);
-    for (const auto& [model, numbers] : engines)
-      out += fmt::format("{}{{model=\"{}\"}} {}\n", column.name, quoted(model), column.value(numbers));
+    for (const EngineView& engine : engines)
+      for (size_t i = 0; i < engine.names.size(); ++i) out += line(column, engine.names[i], engine.numbers.texts[i]);
+  }
+  for (const auto& column : engine_columns) {
+    out += headline(column.name, column.type, column.help);
+    for (const EngineView& engine : engines) out += line(column, engine.names[0], engine.numbers);
   }
   out += headline("process_resident_memory_bytes", "gauge", "Resident memory of the server.");
   out += fmt::format("process_resident_memory_bytes {}\n", resident_bytes());

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "src/serve/engine.h"
 #include "src/serve/experiment.h"
@@ -27,13 +28,19 @@ class Histogram {
 /// Answers and verdicts of every variant.
 std::string experiment_metrics(const Experiment& experiment);
 
+/// An engine's numbers with the names of its texts: the weights', then each stack of adapters'.
+struct EngineView {
+  std::vector<std::string> names;
+  EngineNumbers numbers;
+};
+
 /// Safe from any thread.
 class Metrics {
  public:
   void answered(const std::string& path, int status, double seconds);
   void first_token(double seconds);  // from the request's submission
-  /// Engines by model name; `connections` that are open now.
-  std::string text(const std::map<std::string, EngineNumbers>& engines, int connections) const;
+  /// `connections` that are open now.
+  std::string text(const std::vector<EngineView>& engines, int connections) const;
 
  private:
   mutable std::mutex mutex_;

@@ -37,8 +37,8 @@ bool ended_badly(Finish finish) {
 
 // A text request under way: its jobs, one a prompt, and what has come of them. Whatever way it ends, its jobs end too.
 struct Server::Writing {
-  Writing(TextRequest parsed, ServedModel& model, std::optional<size_t> variant)
-      : request(std::move(parsed)), model(model), variant(variant) {}
+  Writing(TextRequest parsed, Target target, std::optional<size_t> variant)
+      : request(std::move(parsed)), target(target), variant(variant) {}
   ~Writing() {
     for (auto& ticket : tickets) ticket->cancel();
   }
@@ -62,7 +62,7 @@ struct Server::Writing {
   }
 
   TextRequest request;
-  ServedModel& model;
+  Target target;
   std::optional<size_t> variant;     // of the experiment
   SessionFolder::Lease lease;        // of the request's session
   std::shared_ptr<Session> session;  // as it stands after the answer
@@ -131,8 +131,9 @@ std::shared_ptr<Server::Writing> Server::begin_writing(const Query& query, bool 
     chosen.apply(parsed.rules);
     name = chosen.model, variant_name = chosen.name;
   }
-  ServedModel& model = find(name);
-  auto writing = std::make_shared<Writing>(std::move(parsed), model, variant);
+  Target target = find(name);
+  ServedModel& model = target.model;
+  auto writing = std::make_shared<Writing>(std::move(parsed), target, variant);
   const TextRequest& request = writing->request;
   if (request.echo && request.logprobs >= 0)
     throw Refusal(400, "echo with logprobs is not supported: longhand score gives a text's log-probabilities", "echo");
@@ -141,8 +142,8 @@ std::shared_ptr<Server::Writing> Server::begin_writing(const Query& query, bool 
 
   std::shared_ptr<const Session> session;
   if (!request.session.empty()) {
-    writing->lease = sessions_.take(request.session);
-    session = writing->lease.read(model.model.checksum);
+    writing->lease = sessions_.take(request.session, key_of(query));
+    session = writing->lease.read(target.checksum());
   }
   std::vector<std::vector<int32_t>> prompts;
   std::vector<std::string> echoed;
@@ -158,6 +159,7 @@ std::shared_ptr<Server::Writing> Server::begin_writing(const Query& query, bool 
     prompt_tokens += static_cast<int64_t>(tokens.size());
     Job job{.prompt = tokens, .rules = request.rules, .choices = request.choices, .tokens = request.tokens};
     job.rules.stream = {seed, 0, RandomUse::sampling, 0};
+    job.adapters = target.adapters;
     job.stops = request.stops, job.guide = guide;
     if (chat)
       for (const std::string& stop : model.form.stops()) job.stops.push_back(stop);
@@ -170,7 +172,7 @@ std::shared_ptr<Server::Writing> Server::begin_writing(const Query& query, bool 
     writing->tickets.push_back(model.engine.submit(std::move(job)));
   }
   TextAnswer::Head head{fmt::format("{}-{:016x}", chat ? "chatcmpl" : "cmpl", random_bits(64)),
-                        variant ? experiment_->name() : model.name, variant_name,
+                        variant ? experiment_->name() : target.name(), variant_name,
                         static_cast<int64_t>(std::time(nullptr)), seed};
   writing->answer = std::make_unique<TextAnswer>(request, head, model.tokenizer, prompt_tokens, std::move(echoed));
   return writing;
@@ -188,8 +190,8 @@ void Server::write_text(const Query& query, Reply& reply, bool chat) {
 void Server::finish(Writing& writing) {
   if (writing.session) {
     Session& session = *writing.session;
-    session.model = writing.model.model.checksum;
-    int32_t end = writing.model.form.end();
+    session.model = writing.target.checksum();
+    int32_t end = writing.target.model.form.end();
     if (writing.request.chat && end >= 0 && session.tokens.back() != end) session.tokens.push_back(end);
     writing.lease.write(session);
     writing.lease = {};  // the client may go on as soon as it has read the answer
@@ -236,7 +238,8 @@ void Server::stream(const std::shared_ptr<Writing>& writing, Reply& reply) {
 
 void Server::embed(const Query& query, Reply& reply) {
   EmbeddingRequest request = parse_embedding_request(query.body, options_.request);
-  ServedModel& model = find(request.model);
+  Target target = find(request.model);
+  ServedModel& model = target.model;
   std::vector<std::vector<int32_t>> inputs;
   int64_t count = 0;
   for (const Prompt& prompt : request.inputs) {
@@ -244,9 +247,9 @@ void Server::embed(const Query& query, Reply& reply) {
     count += static_cast<int64_t>(inputs.back().size());
   }
   nlohmann::ordered_json answer = {
-      {"object", "list"}, {"data", nlohmann::ordered_json::array()}, {"model", model.name}};
+      {"object", "list"}, {"data", nlohmann::ordered_json::array()}, {"model", target.name()}};
   for (size_t i = 0; i < inputs.size(); ++i) {
-    Job job{.prompt = inputs[i], .embedding = true};
+    Job job{.prompt = inputs[i], .adapters = target.adapters, .embedding = true};
     job.client = client_of(query), job.deadline = Clock::now() + options_.timeout;
     auto ticket = model.engine.submit(std::move(job));
     std::optional<Event> event;
@@ -278,7 +281,7 @@ void Server::show_experiment(Reply& reply) const { reply.set_content(experiment_
 
 void Server::tokenize(const Query& query, Reply& reply) {
   TokenizeRequest request = parse_tokenize_request(query.body);
-  ServedModel& model = find(request.model);
+  ServedModel& model = find(request.model).model;
   std::vector<int32_t> tokens = model.tokenizer.encode(request.text);
   nlohmann::ordered_json answer = {{"tokens", tokens}, {"pieces", nlohmann::ordered_json::array()}};
   for (int32_t token : tokens) answer["pieces"].push_back(model.tokenizer.piece_bytes(token));

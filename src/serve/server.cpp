@@ -12,6 +12,7 @@ namespace longhand::serve {
 namespace {
 
 constexpr const char* json_type = "application/json";
+const std::string model_path = "/v1/models/";
 
 // In a time that does not tell how much of a key was right.
 bool same_key(std::string_view a, std::string_view b) {
@@ -33,16 +34,39 @@ void refuse_with(httplib::Response& reply, const Refusal& refusal) {
   reply.set_content(error_body(refusal), json_type);
 }
 
+// Each adapter is a stack of its own.
+std::vector<AdapterStack> stacks_of(const std::vector<ServedAdapter>& adapters) {
+  std::vector<AdapterStack> stacks;
+  for (const ServedAdapter& one : adapters) stacks.push_back({&one.adapter});
+  return stacks;
+}
+
 }  // namespace
 
 ServedModel::ServedModel(std::string name, std::unique_ptr<Device> own_device, LoadedModel loaded,
-                         Tokenizer own_tokenizer, const EngineLimits& limits)
+                         Tokenizer own_tokenizer, std::vector<ServedAdapter> own_adapters, const EngineLimits& limits)
     : name(std::move(name)),
       device(std::move(own_device)),
       model(std::move(loaded)),
       tokenizer(std::move(own_tokenizer)),
+      adapters(std::move(own_adapters)),
       form(tokenizer),
-      engine(*device, model.config, model.weights, tokenizer, limits) {}
+      engine(*device, model.config, model.weights, tokenizer, limits, stacks_of(adapters)) {}
+
+std::vector<std::string> ServedModel::names() const {
+  std::vector<std::string> names = {name};
+  for (const ServedAdapter& one : adapters) names.push_back(one.name);
+  return names;
+}
+
+const std::string& Target::name() const {
+  return adapters == Decoder::no_adapters ? model.name : model.adapters[adapters].name;
+}
+
+std::string Target::checksum() const {
+  if (adapters == Decoder::no_adapters) return model.model.checksum;
+  return model.model.checksum + "+" + model.adapters[adapters].adapter.checksum;
+}
 
 Server::Server(const ServerOptions& options, std::vector<std::unique_ptr<ServedModel>> models)
     : options_(options),
@@ -51,14 +75,17 @@ Server::Server(const ServerOptions& options, std::vector<std::unique_ptr<ServedM
       created_(std::time(nullptr)),
       http_(options.connections) {
   if (models_.empty()) fail("there is no model to serve");
+  std::vector<std::string> names = this->names();
+  std::sort(names.begin(), names.end());
+  if (auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())
+    fail("two models or adapters are named {}", *twice);
   if (!options.variants.empty()) set_up_experiment();
   set_up();
 }
 
 void Server::set_up_experiment() {
   experiment_ = std::make_unique<Experiment>(options_.experiment, options_.variants);
-  std::vector<std::string> names;
-  for (auto& model : models_) names.push_back(model->name);
+  std::vector<std::string> names = this->names();
   auto served = [&](const std::string& name) { return std::find(names.begin(), names.end(), name) != names.end(); };
   if (served(options_.experiment)) fail("experiment {}: a model has that name (--experiment)", options_.experiment);
   for (const Variant& variant : options_.variants)
@@ -100,8 +127,9 @@ void Server::cancel_all() {
 }
 
 void Server::route(const std::string& path, std::function<void(const Query&, Reply&)> handle, bool post) {
-  paths_.push_back(path);
+  if (path.find('(') == path.npos) paths_.push_back(path);
   auto guarded = [handle = std::move(handle)](const Query& query, Reply& reply) {
+    if (Connection::current()) Connection::current()->request_arrived();
     try {
       handle(query, reply);
     } catch (const Refusal& refusal) {
@@ -135,6 +163,8 @@ void Server::set_up() {
   route(
       "/v1/models", [this](const Query&, Reply& reply) { list_models(reply); }, false);
   route(
+      model_path + "(.+)", [this](const Query& query, Reply& reply) { show_model(query.matches[1], reply); }, false);
+  route(
       "/v1/completions", [this](const Query& query, Reply& reply) { write_text(query, reply, false); }, true);
   route(
       "/v1/chat/completions", [this](const Query& query, Reply& reply) { write_text(query, reply, true); }, true);
@@ -157,8 +187,7 @@ void Server::set_up() {
   // What the parser refuses by itself: an unknown path, a body that is too long, a broken request.
   http_.set_error_handler([this](const Query& query, Reply& reply) {
     if (!reply.body.empty()) return;
-    bool known = std::find(paths_.begin(), paths_.end(), query.path) != paths_.end();
-    if (reply.status == 404 && known) reply.status = 405;
+    if (reply.status == 404 && known(query.path)) reply.status = 405;
     if (Connection::current()) Connection::current()->close_afterwards();
     std::string what = reply.status == 404
                            ? fmt::format("there is no {}{}", query.path, did_you_mean(query.path, paths_))
@@ -168,9 +197,9 @@ void Server::set_up() {
     refuse_with(reply, {reply.status, what});
   });
   http_.set_logger([this](const Query& query, const Reply& reply) {
-    bool known = std::find(paths_.begin(), paths_.end(), query.path) != paths_.end();
     double seconds = Connection::current() ? Connection::current()->seconds() : 0;
-    metrics_.answered(known ? query.path : "other", reply.status, seconds);
+    std::string path = !known(query.path) ? "other" : query.path.starts_with(model_path) ? model_path : query.path;
+    metrics_.answered(path, reply.status, seconds);
   });
 }
 
@@ -212,37 +241,70 @@ bool Server::before(const Query& query, Reply& reply) {
   return false;
 }
 
-ServedModel& Server::find(const std::string& name) const {
-  if (name.empty()) return *models_.front();
+std::vector<std::string> Server::names() const {
   std::vector<std::string> names;
+  for (auto& model : models_)
+    for (std::string& name : model->names()) names.push_back(std::move(name));
+  return names;
+}
+
+Target Server::find(const std::string& name) const {
+  if (name.empty()) return {*models_.front()};
   for (auto& model : models_) {
-    if (model->name == name) return *model;
-    names.push_back(model->name);
+    if (model->name == name) return {*model};
+    for (size_t i = 0; i < model->adapters.size(); ++i)
+      if (model->adapters[i].name == name) return {*model, static_cast<int32_t>(i)};
   }
   throw Refusal(404,
-                fmt::format("there is no model \"{}\"{}; GET /v1/models lists them", name, did_you_mean(name, names)),
+                fmt::format("there is no model \"{}\"{}; GET /v1/models lists them", name, did_you_mean(name, names())),
                 "model");
 }
 
-std::string Server::client_of(const Query& query) const {
+std::string Server::key_of(const Query& query) const {
   std::string header;
-  if (options_.keys.empty()) return query.remote_addr;
-  return std::string(bearer(query, header));
+  return options_.keys.empty() ? std::string() : std::string(bearer(query, header));
+}
+
+std::string Server::client_of(const Query& query) const {
+  return options_.keys.empty() ? query.remote_addr : key_of(query);
+}
+
+// The models in OpenAI's form: weights, adapters behind theirs, the experiment.
+nlohmann::ordered_json Server::models() const {
+  using Object = nlohmann::ordered_json;
+  auto entry = [&](const std::string& name) {
+    return Object{{"id", name}, {"object", "model"}, {"created", created_}, {"owned_by", "longhand"}};
+  };
+  Object list = Object::array();
+  for (auto& model : models_) {
+    Object one = entry(model->name);
+    one["parameters"] = model->model.config.parameters(), one["vocab_size"] = model->model.config.vocab_size;
+    list.push_back(one);
+    for (const ServedAdapter& adapter : model->adapters) {
+      Object beside = entry(adapter.name);
+      beside["parent"] = model->name;
+      list.push_back(beside);
+    }
+  }
+  if (experiment_) list.push_back(entry(experiment_->name()));
+  return list;
 }
 
 void Server::list_models(Reply& reply) const {
-  nlohmann::ordered_json list = {{"object", "list"}, {"data", nlohmann::ordered_json::array()}};
-  for (auto& model : models_)
-    list["data"].push_back({{"id", model->name},
-                            {"object", "model"},
-                            {"created", created_},
-                            {"owned_by", "longhand"},
-                            {"parameters", model->model.config.parameters()},
-                            {"vocab_size", model->model.config.vocab_size}});
-  if (experiment_)
-    list["data"].push_back(
-        {{"id", experiment_->name()}, {"object", "model"}, {"created", created_}, {"owned_by", "longhand"}});
-  reply.set_content(list.dump() + "\n", json_type);
+  nlohmann::ordered_json answer = {{"object", "list"}, {"data", models()}};
+  reply.set_content(answer.dump() + "\n", json_type);
+}
+
+void Server::show_model(const std::string& name, Reply& reply) const {
+  for (const nlohmann::ordered_json& model : models())
+    if (model["id"] == name) return reply.set_content(model.dump() + "\n", json_type);
+  find(name);  // refuses
+}
+
+// Everything under /v1/models/ is one path: names are the client's to choose.
+bool Server::known(const std::string& path) const {
+  if (path.starts_with(model_path)) return path.size() > model_path.size();
+  return std::find(paths_.begin(), paths_.end(), path) != paths_.end();
 }
 
 void Server::health(Reply& reply) const {
@@ -251,8 +313,8 @@ void Server::health(Reply& reply) const {
 }
 
 void Server::show_metrics(Reply& reply) const {
-  std::map<std::string, EngineNumbers> engines;
-  for (auto& model : models_) engines[model->name] = model->engine.numbers();
+  std::vector<EngineView> engines;
+  for (auto& model : models_) engines.push_back({model->names(), model->engine.numbers()});
   std::string text = metrics_.text(engines, http_.connections());
   if (experiment_) text += experiment_metrics(*experiment_);
   reply.set_content(text, "text/plain; version=0.0.4; charset=utf-8");

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <thread>
 #include <vector>
@@ -36,17 +37,34 @@ struct ServerOptions {
   std::vector<Variant> variants;          // empty = no experiment
 };
 
-/// A model ready to write, under the name that requests give.
+struct ServedAdapter {
+  std::string name;
+  Adapter adapter;
+};
+
+/// A model ready to write, under the name that requests give, and adapters beside its weights under theirs.
 struct ServedModel {
   ServedModel(std::string name, std::unique_ptr<Device> device, LoadedModel model, Tokenizer tokenizer,
-              const EngineLimits& limits);
+              std::vector<ServedAdapter> adapters, const EngineLimits& limits);
 
   std::string name;
   std::unique_ptr<Device> device;
   LoadedModel model;
   Tokenizer tokenizer;
+  std::vector<ServedAdapter> adapters;
   ChatForm form;
   Engine engine;
+
+  std::vector<std::string> names() const;  // the model's, then its adapters'
+};
+
+/// What a request's "model" names.
+struct Target {
+  ServedModel& model;
+  int32_t adapters = Decoder::no_adapters;  // stack of the engine
+
+  const std::string& name() const;
+  std::string checksum() const;  // of what writes: a session's
 };
 
 class Server {
@@ -79,16 +97,21 @@ class Server {
   void tokenize(const Query& query, Reply& reply);
   void rate(const Query& query, Reply& reply);
   void show_experiment(Reply& reply) const;
+  nlohmann::ordered_json models() const;
   void list_models(Reply& reply) const;
+  void show_model(const std::string& name, Reply& reply) const;
+  bool known(const std::string& path) const;
   void health(Reply& reply) const;
   void show_metrics(Reply& reply) const;
-  ServedModel& find(const std::string& name) const;
+  Target find(const std::string& name) const;
+  std::vector<std::string> names() const;  // of every model and adapter
   std::vector<int32_t> tokens_of(const Prompt& prompt, const ServedModel& model, const char* param,
                                  bool resumed = false) const;
   std::vector<int32_t> chat_tokens(const TextRequest& request, const ServedModel& model, bool resumed) const;
   std::shared_ptr<const ChoiceTree> guide_of(const TextRequest& request, const ServedModel& model) const;
   std::vector<int32_t> within_context(std::vector<int32_t> tokens, const char* param) const;
-  std::string client_of(const Query& query) const;
+  std::string key_of(const Query& query) const;     // empty where none is asked for
+  std::string client_of(const Query& query) const;  // whose turns these are
 
   ServerOptions options_;
   std::vector<std::unique_ptr<ServedModel>> models_;

@@ -1,10 +1,12 @@
-// The sessions of a server: one file each, one request at a time.
+// The sessions of a server: one file each, one request at a time. Where clients have keys, each key has sessions of its
+// own, in a folder named by a digest of the key.
 #pragma once
 
 #include <memory>
 #include <mutex>
 #include <set>
 #include <string>
+#include <string_view>
 
 #include "longhand/session.h"
 
@@ -20,7 +22,8 @@ class SessionFolder {
   class Lease {
    public:
     Lease() = default;
-    Lease(SessionFolder* folder, std::string id) : folder_(folder), id_(std::move(id)) {}
+    Lease(SessionFolder* folder, std::string id, std::string file)
+        : folder_(folder), id_(std::move(id)), file_(std::move(file)) {}
     Lease(Lease&& other) noexcept { *this = std::move(other); }
     Lease& operator=(Lease&& other) noexcept;
     ~Lease();
@@ -30,18 +33,18 @@ class SessionFolder {
     void write(const Session& session) const;
 
    private:
-    std::string file() const;
     SessionFolder* folder_ = nullptr;
-    std::string id_;
+    std::string id_, file_;
   };
 
-  /// Throws Refusal: 400 without a folder, 409 while another request has the session.
-  Lease take(const std::string& id);
+  /// `key` is the client's, empty where none is asked for. Throws Refusal: 400 without a folder, 409 while another
+  /// request has the session.
+  Lease take(const std::string& id, std::string_view key);
 
  private:
   std::string path_;
   std::mutex mutex_;
-  std::set<std::string> taken_;
+  std::set<std::string> taken_;  // files
 };
 
 }  // namespace longhand::serve

@@ -3,71 +3,7 @@
 source "$(dirname "$0")/lib/checks.sh"
 
 model=$sources/weights/tiny.safetensors
-server=0
-trap '[ $server -ne 0 ] && kill -9 $server 2>/dev/null; rm -rf "$work"' EXIT
-
-# start FLAGS...: a server on a free port; $url, $server.
-start() {
-  : >serve.out
-  "$longhand" serve --model "$model" --port 0 --json "$@" >serve.out 2>serve.err &
-  server=$!
-  for _ in $(seq 300); do
-    url=$(sed -n 's/.*"url":"\([^"]*\)".*/\1/p' serve.out)
-    [ -n "$url" ] && return
-    kill -0 $server 2>/dev/null || break
-    sleep 0.1
-  done
-  echo "not ok the server starts: $(cat serve.err)"
-  exit 1
-}
-
-# stop: ends it with SIGTERM; $status is its exit code.
-stop() {
-  kill -TERM $server
-  wait $server
-  status=$?
-  server=0
-}
-
-post() {  # post PATH BODY CURL-FLAGS...
-  local path=$1 body=$2
-  shift 2
-  curl -sS --max-time 120 -H 'Content-Type: application/json' -d "$body" "$@" "$url$path"
-}
-
-field() {  # field EXPRESSION: of the JSON on standard input, d
-  python3 -c "import json, sys; d = json.load(sys.stdin); print($1)"
-}
-
-joined() {  # the text of a stream of server-sent events on standard input
-  python3 -c '
-import json, sys
-texts = {}
-for line in sys.stdin:
-    if line.startswith("data: {"):
-        for c in json.loads(line[6:])["choices"]:
-            texts[c["index"]] = texts.get(c["index"], "") + (c["text"] if "text" in c else c["delta"].get("content") or "")
-print(json.dumps([texts[i] for i in sorted(texts)]))'
-}
-
-# answered NAME STATUS TEXT CURL...: the status, and one line of JSON whose message holds the text.
-answered() {
-  local name=$1 want=$2 text=$3 got
-  shift 3
-  got=$("$@" -o answer.json -w '%{http_code}')
-  if [ "$got" = "$want" ] && [ "$(wc -l <answer.json)" -eq 1 ] && field 'd["error"]["message"]' <answer.json | grep -qF -- "$text"; then
-    echo "ok $name"
-  else
-    echo "not ok $name: status $got instead of $want, or not \"$text\": $(head -c 300 answer.json)"
-  fi
-}
-
-generated() {  # what longhand generate writes: a JSON list of texts
-  "$longhand" generate --model "$model" --json "$@" | python3 -c '
-import json, sys
-print(json.dumps([json.loads(line)["text"] for line in sys.stdin]))'
-}
-texts='json.dumps([c["text"] for c in d["choices"]])'
+source "$sources/tests/end_to_end/lib/server.sh"
 
 start --batch 4 --max-body 20000 --max-prompt 2000 --max-tokens 1000000
 check "health" test "$(curl -sS "$url/health")" = '{"status":"ok"}'
@@ -189,6 +125,13 @@ post /v1/completions '{"prompt":"a","max_tokens":1000000,"ignore_eos":true,"sess
 sleep 1
 answered "a session that another request has" 409 "another request" post /v1/completions '{"prompt":"a","session":"busy"}'
 wait $!
+stop
+printf 'sesame\nbarley\n' >keys.txt
+start --sessions keyed --api-key-file keys.txt
+as() { say "$2" -H "Authorization: Bearer $1"; }
+mine=$(as sesame "Hello" | field "$content"; as sesame "What is a cell?" | field "$content")
+check "a session belongs to the key that made it" test "$(as barley "Hello" | field "$content"; as barley "What is a cell?" | field "$content")" = "$mine"
+check "a key has a folder of its own, named by its digest" test -f "keyed/$(printf sesame | sha256sum | cut -d' ' -f1)/talk-1.safetensors"
 stop
 start --sessions kept --window 20
 answered "a session of another window" 409 "--window" say "Hello"

@@ -101,7 +101,7 @@ TEST_CASE("a text is the same alone, in any company, and by the writer itself") 
     }
   }
   EngineNumbers numbers = engine.numbers();
-  CHECK(numbers.steps < numbers.drawn_tokens);  // they were written side by side
+  CHECK(numbers.steps < numbers.texts[0].drawn_tokens);  // they were written side by side
 }
 
 TEST_CASE("drafts change nothing but the number of steps; a kept session is the same") {
@@ -195,7 +195,7 @@ TEST_CASE("many threads submit, read, give up; the engine comes to rest with all
   for (int i = 0; i < 1000 && !engine.idle(); ++i) std::this_thread::sleep_for(10ms);
   EngineNumbers numbers = engine.numbers();
   CHECK(numbers.sequences_used == 0);
-  CHECK(numbers.finished + numbers.cancelled == 36);
+  CHECK(numbers.texts[0].finished + numbers.texts[0].cancelled == 36);
 }
 
 TEST_CASE("stop texts, end tokens and the token limit end a text") {
