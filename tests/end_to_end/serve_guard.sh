@@ -26,10 +26,10 @@ stop
 # As many slow clients as there are connections: the slowest give way.
 start --connections 8 --read-timeout 60
 port=${url##*:}
-python3 "$lib/slow_clients.py" "$port" 8 0.05 8 >slow.json &
+python3 "$lib/slow_clients.py" "$port" 8 0.05 15 >slow.json &
 slow=$!
-came_through() {
-  for _ in $(seq 30); do
+came_through() {  # long before the slow ones give up
+  for _ in $(seq 25); do
     post /v1/completions "$small" 2>/dev/null | grep -q '"text_completion"' && return
     sleep 0.2
   done
