@@ -52,7 +52,7 @@ NamedFile parse_adapter(const std::string& text) {
   return {text.substr(0, equals), text.substr(equals + 1)};
 }
 
-bool is_adapter(const std::string& path) {
+bool holds_adapter(const std::string& path) {
   SafetensorsFile file(path);
   auto kind = file.metadata().find("longhand.kind");
   return kind != file.metadata().end() && kind->second == "adapter";
@@ -97,7 +97,7 @@ std::vector<std::unique_ptr<serve::ServedModel>> open_all(const ServeFlags& flag
     opened.push_back(open_served(flags, common, flags.model.path));
   } else {
     for (const std::string& file : weight_files(flags.folder))
-      if (is_adapter(file))
+      if (holds_adapter(file))
         adapters.push_back({stem(file), file});
       else
         opened.push_back(open_served(flags, common, file));
@@ -252,7 +252,8 @@ void add_serve(CLI::App& app, Common& common) {
       ->type_name("NAME=FILE")
       ->allow_extra_args(false)
       ->group("Model");
-  add("Model", "--models", flags->folder, "folder whose *.safetensors are all served, by their names; MODEL_PATH holds one too", "DIR");
+  add("Model", "--models", flags->folder,
+      "folder whose *.safetensors are all served, by their names; MODEL_PATH holds one too", "DIR");
   add("Model", "--window", options.engine.window,
       "keys that a token sees; 0 = segment + memory of the model's training", "N");
   add_decoder_flags(*command, flags->decoder, "Model");

@@ -40,9 +40,13 @@ ParameterSet filled(Device& device, const ModelConfig& config, const WeightForma
 }
 
 // With B as it stands: alpha is the rank, so that the factor is 1.
-Adapter adapter_of(Device& device, ModelConfig config, Dtype type, const std::string& sites, uint64_t seed) {
-  config.lora_rank = 3, config.lora_alpha = 3, config.lora_sites = sites;
-  Adapter adapter{config, ParameterSet("adapter", config, type, is_lora), {}};
+Adapter adapter_of(Device& device, ModelConfig config, Dtype type, const std::string& sites, uint64_t seed,
+                   int64_t bottleneck = 0) {
+  config.lora_rank = 3, config.lora_alpha = 3, config.lora_sites = sites, config.adapter_width = bottleneck;
+  Adapter adapter{
+      config,
+      ParameterSet("adapter", config, type, [](const std::string& name) { return is_lora(name) || is_adapter(name); }),
+      {}};
   adapter.added.commit(device);
   fill(device, adapter.added, seed);
   return adapter;
@@ -108,6 +112,24 @@ TEST_CASE("an adapter beside the weights gives the logits of merged weights") {
     }
 }
 
+TEST_CASE("a bottleneck adapter beside the weights is the one that a model has itself") {
+  auto device = make_device("cpu", {.threads = 2});
+  ModelConfig config = small_model(), extended = config;
+  extended.adapter_width = 6;
+  Adapter adapter = adapter_of(*device, config, Dtype::fp32, "q", 11, 6);
+  ParameterSet weights = filled(*device, config, {}), whole = filled(*device, extended, {});
+  for (size_t i = 0; i < whole.list().size(); ++i) {
+    const std::string& name = whole.list()[i].name;
+    device->copy(whole.tensors()[i], is_adapter(name) ? adapter.added.tensor(name) : weights.tensor(name));
+  }
+  merge_lora(*device, adapter.config, whole, adapter.added);
+  DecoderShape shape{.window = window, .chunk = 8};
+  Decoder beside(*device, config, weights, shape, {{&adapter}}), plain(*device, extended, whole, shape);
+  beside.adapt(0, 0);
+  std::vector<std::vector<int32_t>> text = {some_tokens(1)};
+  CHECK(relative_error(logits_of(*device, beside, text, 5)[0], logits_of(*device, plain, text, 5)[0]) < 1e-5);
+}
+
 TEST_CASE("texts under different adapters do not change each other by a bit, whatever holds the weights") {
   auto device = make_device("cpu", {.threads = 2});
   ModelConfig config = small_model();
@@ -116,7 +138,8 @@ TEST_CASE("texts under different adapters do not change each other by a bit, wha
       WeightFormats formats{type, {}};
       if (integers) formats = quantized_formats(config, QuantizeOptions::of(WeightType::int8), type);
       ParameterSet weights = filled(*device, config, formats);
-      Adapter a = adapter_of(*device, config, type, every_site, 11), b = adapter_of(*device, config, type, "q,v", 12);
+      Adapter a = adapter_of(*device, config, type, every_site, 11),
+              b = adapter_of(*device, config, type, "q,v", 12, 6);
       std::vector<AdapterStack> stacks = {{&a}, {&b}, {&b, &a}};
       std::vector<std::vector<int32_t>> texts;
       for (uint64_t seed = 0; seed < 6; ++seed) texts.push_back(some_tokens(seed));

@@ -13,30 +13,31 @@ tune() { "$longhand" finetune --model "$model" --data data.jsonl --max-seq-lengt
   --output "$@" >tune.txt || cat tune.txt; }
 tune every --lr 3e-3 --lora 4 --lora-sites q,k,v,position,output,up,down
 tune few --lr 1e-2 --lora 8 --lora-sites q,v --seed 5
+tune narrow --lr 1e-2 --adapters 8
 tune biases --lr 1e-3 --lora 2 --train-only '*.bias'
-adapters=(--adapter every=every/adapter.safetensors --adapter few=few/adapter.safetensors)
+adapters=(--adapter every=every/adapter.safetensors --adapter few=few/adapter.safetensors --adapter narrow=narrow/adapter.safetensors)
 
 ask='"prompt":"Click the ","max_tokens":16,"seed":7,"temperature":0.8,"top_p":0.95,"n":2'
 ways=(--prompt "Click the " --tokens 16 --seed 7 --num-samples 2)
-# compare TITLE: the two adapters and the weights alone at once, each against generate.
+# compare TITLE: the adapters and the weights alone at once, each against generate.
 compare() {
-  for name in every few base; do
+  for name in every few narrow base; do
     named=$name
     [ $name = base ] && named=$(basename "$model" .safetensors)
     post /v1/completions "{\"model\":\"$named\",$ask}" >$name.json &
   done
   wait $(jobs -p | grep -vx $server)
-  for name in every few; do
+  for name in every few narrow; do
     check "$1: $name says what generate --adapter says" test "$(field "$texts" <$name.json)" \
       = "$(generated "${ways[@]}" --adapter $name/adapter.safetensors)"
   done
   check "$1: beside them the weights alone say what they say alone" test "$(field "$texts" <base.json)" = "$(generated "${ways[@]}")"
 }
 
-start "${adapters[@]}" --batch 6 --sessions kept --variant plain,model=tiny --variant tuned,model=few,share=3
+start "${adapters[@]}" --batch 8 --sessions kept --variant plain,model=tiny --variant tuned,model=few,share=3
 check "adapters are among the models" test \
   "$(curl -sS "$url/v1/models" | field '[(m["id"], m.get("parent")) for m in d["data"]]')" \
-  = "[('tiny', None), ('every', 'tiny'), ('few', 'tiny'), ('ab', None)]"
+  = "[('tiny', None), ('every', 'tiny'), ('few', 'tiny'), ('narrow', 'tiny'), ('ab', None)]"
 compare "fp32"
 check "an adapter changes the text" test "$(field "$texts" <every.json)" != "$(field "$texts" <base.json)"
 check "an answer names the adapter" test "$(field 'd["model"]' <few.json)" = few
@@ -46,7 +47,7 @@ check "a variant can be an adapter" bash -c "for i in \$(seq 12); do curl -sS -H
   -d '{\"model\":\"ab\",\"prompt\":\"a\",\"max_tokens\":1}' '$url/v1/completions'; done | grep -q '\"variant\":\"tuned\"'"
 curl -sS "$url/metrics" >metrics.txt
 check "metrics count each adapter's tokens" grep -q '^longhand_generated_tokens_total{model="every"} 32$' metrics.txt
-check "the batch is the weights'" grep -q '^longhand_sequences{model="tiny"} 6$' metrics.txt
+check "the batch is the weights'" grep -q '^longhand_sequences{model="tiny"} 8$' metrics.txt
 say='"session":"talk","max_tokens":4,"messages":[{"role":"user","content":"Hello"}]'
 check "a session under an adapter" test "$(post /v1/chat/completions "{\"model\":\"few\",$say}" -o /dev/null -w '%{http_code}')" = 200
 answered "it is that adapter's" 409 "other weights" post /v1/chat/completions "{\"model\":\"every\",$say}"
@@ -54,7 +55,7 @@ stop
 
 "$longhand" quantize --model "$model" --type int8 --output int8.safetensors >/dev/null
 model=int8.safetensors
-start "${adapters[@]}" --batch 6
+start "${adapters[@]}" --batch 8
 compare "int8"
 stop
 mkdir folder
