@@ -160,6 +160,7 @@ TEST_CASE("drafts change nothing but the number of steps; a kept session is the 
 
 TEST_CASE("a guided job ends with one of its choices, whatever its neighbours") {
   Bench bench;
+  std::vector<Result> expected = alone(bench, job(5));  // while nobody else uses the device
   Engine engine = bench.engine({.sequences = 4, .chunk = 32, .speculate = 4});
   const int32_t end = 1;
   Job guided = job(2, 3, 12);
@@ -171,7 +172,7 @@ TEST_CASE("a guided job ends with one of its choices, whatever its neighbours") 
     CHECK(std::count(choices.begin(), choices.end(), result.tokens) == 1);
     CHECK(result.finish == Finish::stop);
   }
-  CHECK(all(*other, 1)[0].tokens == alone(bench, job(5))[0].tokens);
+  CHECK(all(*other, 1)[0].tokens == expected[0].tokens);
 }
 
 TEST_CASE("many threads submit, read, give up; the engine comes to rest with all slots free") {
