@@ -154,8 +154,8 @@ TEST_CASE("drafts change nothing but the number of steps; a kept session is the 
     CHECK(session.position == other_session.position);
     CHECK(session.rings == other_session.rings);
   }
-  CHECK(plain.drafted_tokens == 0);
-  CHECK(drafted.drafted_tokens > 0);
+  CHECK(plain.texts[0].drafted_tokens == 0);
+  CHECK(drafted.texts[0].drafted_tokens > 0);
 }
 
 TEST_CASE("a guided job ends with one of its choices, whatever its neighbours") {
