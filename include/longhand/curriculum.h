@@ -32,6 +32,19 @@ struct Curriculum {
   double share(int64_t step) const;
 };
 
+/// Segments that grow (Press et al. 2021, "Shortformer", and Li et al. 2022, "The Stability-Efficiency Dilemma", begin
+/// on short ones): batch t feeds length(t) tokens of every lane. Short ones cost less attention a token and make more
+/// updates of the same text.
+struct SegmentGrowth {
+  int64_t start = 0, full = 0;  // tokens; start 0: full at once
+  int64_t steps = 0;            // batches until it is full
+  Pacing pacing = Pacing::linear;
+
+  bool at_work(int64_t step) const { return start > 0 && step < steps; }
+  /// full times the share that Curriculum gives with start / full, rounded down to a multiple of 8 above the start.
+  int64_t length(int64_t step) const;
+};
+
 /// Rows in groups, each group's rows in a fixed order; which of them an epoch or a batch takes, by (seed, epoch) or
 /// (seed, step) alone. Group g has the rows [first[g], first[g + 1]); it comes with probability p_g, in proportion to
 /// rows^(1 / temperature): 1 leaves the shares as they are, a larger one evens them out.

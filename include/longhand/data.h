@@ -101,7 +101,9 @@ class Loader {
   virtual bool next_is_fresh() const = 0;
   virtual LoaderState state() const = 0;
   virtual void restore(const LoaderState& state) = 0;  // fails when it is of other batches
-  virtual int64_t batches_per_epoch() const = 0;
+  virtual int64_t batches_per_epoch() const = 0;       // of the first
+  /// Batches of so many epochs, the last begun one counted whole.
+  virtual int64_t batches_in(double epochs) const;
 
   /// Whether a curriculum by loss still waits for the losses of its examples; they are kept in checkpoints.
   virtual bool needs_losses() const { return false; }
@@ -115,15 +117,17 @@ class Loader {
 /// document_start, so that no query sees another document: the start is counted from the first memory row,
 /// `memory_length` being the rows of memory that the batch will meet; it is 0 when everything is visible. The
 /// end-of-document token belongs to the document that it ends. Fails when the stream is shorter than one batch, or has
-/// no document starts to mask by.
+/// no document starts to mask by. Segments may grow: a batch goes on where the one before ended, whatever its length,
+/// and an epoch ends before the batch that would pass the lane's end.
 class LaneLoader : public Loader {
  public:
-  LaneLoader(TokenStream stream, int64_t lanes, int64_t segment, bool mask_documents);
+  LaneLoader(TokenStream stream, int64_t lanes, int64_t segment, bool mask_documents, SegmentGrowth growth = {});
   Batch next(int64_t memory_length, bool& fresh) override;
   bool next_is_fresh() const override;
   LoaderState state() const override;
   void restore(const LoaderState& state) override;
   int64_t batches_per_epoch() const override;
+  int64_t batches_in(double epochs) const override;
 
  private:
   struct State;

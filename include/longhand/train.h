@@ -41,13 +41,14 @@ struct TrainOptions {
 
   DropoutRates dropout;
   double label_smoothing = 0, focal_gamma = 0;
+  int64_t segment_start = 0, segment_steps = 0;  // growing segments; start 0 = off, steps 0 = half of all
   Dtype type = Dtype::fp32, master = Dtype::fp32, moments = Dtype::fp32;
   bool recompute = false, mask_documents = false;
   bool examples = false;  // rows of whole examples (longhand/data.h), no memory between them
   bool pack = true;       // several examples a row
   std::string base;  // int8, int4, fp16, bf16 or fp32: how matrices that do not train are held; empty: as they come
   std::map<std::string, MatrixFormat> held;  // what that is for each matrix that is not held as `type`; not in json()
-  std::string train_only, freeze;            // patterns of parameter names: "*.bias,norm.*"
+  std::string train_only, freeze;            // patterns of parameter names: "*.bias,norm.*,embedding.weight[8192:]"
   bool unfreeze = false;                     // the top feed-forward layer first, then the attention layers from above
   double layer_decay = 1;                    // of the learning rate, a layer
   Difficulty curriculum = Difficulty::none;
@@ -66,8 +67,9 @@ struct TrainOptions {
   int64_t max_skips = 10;     // so many skipped in a row end the run
   uint64_t seed = 0;
 
-  /// Fills what 0 stands for, fails with the first impossible setting. `batches_per_epoch` 0 leaves steps alone.
-  void resolve(int64_t batches_per_epoch);
+  /// Fills what 0 stands for, fails with the first impossible setting. `batches` are those of the epochs asked for, or
+  /// of one; 0 leaves steps alone.
+  void resolve(int64_t batches);
   Schedule make_schedule() const;
   bool has_master() const { return type == Dtype::bf16 && master == Dtype::fp32; }
   int64_t micro_batches() const { return lanes / micro_batch; }
@@ -76,13 +78,20 @@ struct TrainOptions {
   double head_weight(const HeadConfig& head) const { return head.kind == HeadKind::state ? state_weight : 1; }
   /// Whether a parameter is trained: it matches a pattern of train_only (empty: any; with low-rank updates, adapters or
   /// `unfreeze` these decide, and train_only adds to them), and none of freeze. In a pattern * stands for any
-  /// characters. A head trains where the data teach it, unless freeze matches.
+  /// characters; behind a pattern of train_only [N:] leaves the rows before N as they are. A head trains where the data
+  /// teach it, unless freeze matches.
   bool trains(std::string_view name) const { return stage(name) >= 0; }
   /// When a parameter begins to train: 0 = at once, k = in stage k of `unfreeze`, -1 = never.
   int64_t stage(std::string_view name) const;
+  /// The first row that is trained, of a parameter that is; how many entries are.
+  int64_t first_row(std::string_view name) const;
+  int64_t trained_elements(const ParameterInfo& info) const;
   /// What is trained, and what FGM climbs by.
   bool has_gradient(std::string_view name) const { return trains(name) || (fgm > 0 && name == "embedding.weight"); }
   WeightFormats formats() const { return {type, held}; }
+  SegmentGrowth segments() const {
+    return {.start = segment_start, .full = segment, .steps = segment_steps, .pacing = pacing};
+  }
   PassShape pass_shape() const;
   PassShape validation_shape() const;
 
@@ -135,7 +144,8 @@ struct StepReport {
   double loss = 0;       // mean nats a target, weights before the update
   double grad_norm = 0;  // before clipping
   double learning_rate = 0;
-  int64_t tokens = 0;  // targets of the step
+  int64_t tokens = 0;   // targets of the step
+  int64_t segment = 0;  // of every lane, where segments grow; 0 otherwise
   double seconds = 0;
   double flops = 0;     // as training_flops_per_token counts them
   std::string skipped;  // why no update was made; empty when one was

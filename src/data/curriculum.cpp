@@ -44,6 +44,14 @@ double Curriculum::share(int64_t step) const {
   return start + (1 - start) * (pacing == Pacing::step ? std::floor(4 * p) / 4 : p);
 }
 
+int64_t SegmentGrowth::length(int64_t step) const {
+  if (!at_work(step)) return full;
+  Curriculum share{.difficulty = Difficulty::length, .pacing = pacing, .steps = steps};
+  share.start = static_cast<double>(start) / static_cast<double>(full);
+  auto exact = static_cast<int64_t>(share.share(step) * static_cast<double>(full) + 1e-9);
+  return std::max(start, exact / 8 * 8);
+}
+
 std::vector<int64_t> shuffled(int64_t count, uint64_t seed, uint64_t step, uint32_t layer) {
   RandomStream random{.seed = seed, .step = step, .use = RandomUse::shuffle, .layer = layer};
   std::vector<int64_t> order(count);

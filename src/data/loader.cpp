@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 
 #include "longhand/data.h"
 
@@ -6,12 +7,23 @@ namespace longhand {
 
 struct LaneLoader::State {
   TokenStream stream;
-  int64_t lanes, segment, lane_length, batches;
-  bool mask_documents;
+  int64_t lanes = 0, lane_length = 0;
+  SegmentGrowth growth;
+  bool mask_documents = false;
   LoaderState at;
   std::vector<int32_t> tokens, targets, document_start;
 
-  int64_t batch() const { return at.step % batches; }
+  int64_t position = 0;  // of the next batch in every lane
+  int64_t segment = 0;   // its length
+
+  // Where the batch after `step` others begins, and the epoch that it belongs to.
+  void go_on() {
+    position += segment, ++at.step;
+    segment = growth.length(at.step);
+    if (position + segment > lane_length) position = 0, ++at.epoch;
+  }
+
+  void start() { at = {}, position = 0, segment = growth.length(0); }
 
   // Each token sees its document's keys that are in reach: the start of its document, counted from the first memory
   // row, which is the token `memory` before the batch. Earlier starts are all "everything visible".
@@ -28,7 +40,7 @@ struct LaneLoader::State {
 
   void fill(int64_t memory) {
     for (int64_t lane = 0; lane < lanes; ++lane) {
-      int64_t first = lane * lane_length + batch() * segment;
+      int64_t first = lane * lane_length + position;
       for (int64_t i = 0; i < segment; ++i) {
         tokens[i * lanes + lane] = stream.at(first + i);
         targets[i * lanes + lane] = stream.at(first + i + 1);
@@ -38,7 +50,11 @@ struct LaneLoader::State {
   }
 };
 
-LaneLoader::LaneLoader(TokenStream stream, int64_t lanes, int64_t segment, bool mask_documents)
+int64_t Loader::batches_in(double epochs) const {
+  return std::max<int64_t>(1, std::ceil(epochs * static_cast<double>(batches_per_epoch()) - 1e-9));
+}
+
+LaneLoader::LaneLoader(TokenStream stream, int64_t lanes, int64_t segment, bool mask_documents, SegmentGrowth growth)
     : state_(std::make_shared<State>()) {
   if (lanes < 1 || segment < 1) fail_usage("batches of {} lanes of {} tokens: both must be at least 1", lanes, segment);
   int64_t size = stream.size();
@@ -53,8 +69,9 @@ LaneLoader::LaneLoader(TokenStream stream, int64_t lanes, int64_t segment, bool 
          stream.name);
   State& s = *state_;
   s.stream = std::move(stream);
-  s.lanes = lanes, s.segment = segment, s.lane_length = lane_length, s.batches = lane_length / segment;
-  s.mask_documents = mask_documents;
+  s.lanes = lanes, s.lane_length = lane_length, s.mask_documents = mask_documents;
+  s.growth = growth, s.growth.full = segment;
+  s.start();
   s.tokens.resize(lanes * segment);
   s.targets.resize(lanes * segment);
   if (mask_documents) s.document_start.resize(lanes * segment);
@@ -64,27 +81,44 @@ Batch LaneLoader::next(int64_t memory_length, bool& fresh) {
   State& s = *state_;
   fresh = next_is_fresh();
   s.fill(fresh ? 0 : memory_length);
-  ++s.at.step;
-  s.at.epoch = s.at.step / s.batches;
   Shape shape{s.segment, s.lanes};
   Batch batch;
   batch.tokens = ConstTensor(s.tokens.data(), Dtype::i32, shape);
   batch.targets = ConstTensor(s.targets.data(), Dtype::i32, shape);
   if (s.mask_documents) batch.document_start = ConstTensor(s.document_start.data(), Dtype::i32, shape);
+  s.go_on();
   return batch;
 }
 
-bool LaneLoader::next_is_fresh() const { return state_->batch() == 0; }
+bool LaneLoader::next_is_fresh() const { return state_->position == 0; }
 
 LoaderState LaneLoader::state() const { return state_->at; }
 
 void LaneLoader::restore(const LoaderState& state) {
-  if (state.step < 0 || state.epoch != state.step / state_->batches)
+  State& s = *state_;
+  s.start();
+  while (s.at.step < state.step) s.go_on();
+  if (state.step < 0 || state.epoch != s.at.epoch)
     fail("the loader's state (batch {}, epoch {}) is of other batches: this stream of {} tokens gives {} an epoch",
-         state.step, state.epoch, state_->stream.size(), state_->batches);
-  state_->at = state;
+         state.step, state.epoch, s.stream.size(), batches_per_epoch());
 }
 
-int64_t LaneLoader::batches_per_epoch() const { return state_->batches; }
+int64_t LaneLoader::batches_per_epoch() const { return batches_in(1); }
+
+int64_t LaneLoader::batches_in(double epochs) const {
+  State walk;
+  walk.lane_length = state_->lane_length, walk.growth = state_->growth;
+  walk.start();
+  auto to_the_next = [&] {  // epoch; the batches of the one at hand
+    int64_t first = walk.at.step;
+    for (int64_t epoch = walk.at.epoch; walk.at.epoch == epoch;) walk.go_on();
+    return walk.at.step - first;
+  };
+  double whole = std::floor(epochs);
+  while (walk.at.epoch < static_cast<int64_t>(whole)) to_the_next();
+  int64_t before = walk.at.step;
+  auto part = static_cast<int64_t>(std::ceil((epochs - whole) * static_cast<double>(to_the_next()) - 1e-9));
+  return std::max<int64_t>(1, before + part);
+}
 
 }  // namespace longhand

@@ -23,6 +23,10 @@ void visit_train_flags(Options& o, Visitor&& on) {
   on(F{"--batch-size,--lanes", "sequences of a step, side by side (default 8)"}, o.lanes);
   on(F{"--micro-batch", "sequences held at a time; the rest follows by accumulation (default: all)"}, o.micro_batch);
   on(F{"--segment,--max-seq-length", "tokens of a segment (default: the preset's)"}, o.segment);
+  on(F{"--segment-start", "segments grow from so many tokens to --segment (default 0 = off)"}, o.segment_start);
+  on(F{"--segment-steps", "steps until they are whole (default: half of --steps)"}, o.segment_steps);
+  on(F{"--pacing", "how segments, or a curriculum's share of the examples, grow: linear (default), root or step"},
+     o.pacing);
   on(F{"--steps,--max-steps", "optimizer steps (default: one epoch)", Later::may_change}, o.steps);
   on(F{"--epochs,--num-train-epochs", "times through the data; --steps caps it", Later::may_change}, o.epochs);
   on(F{"--schedule,--lr-scheduler-type", "cosine (default), linear, constant or wsd (warm-up, stable, decay)"},
@@ -43,6 +47,10 @@ void visit_train_flags(Options& o, Visitor&& on) {
   on(F{"--dropout-residual", "of the attention's output (default 0)"}, o.dropout.residual);
   on(F{"--dropout-activation", "inside the feed-forward layer (default 0)"}, o.dropout.activation);
   on(F{"--dropout-feedforward", "of the feed-forward layer's output (default 0)"}, o.dropout.feedforward);
+  on(F{"--train-only",
+       "train what matches: *.bias or embedding.*, several with commas; embedding.weight[N:] from row N on"},
+     o.train_only);
+  on(F{"--freeze", "leave the parameters that match as they are: layers.0.*,*.norm.*"}, o.freeze);
   on(F{"--label-smoothing", "part of the target spread over the vocabulary (default 0)"}, o.label_smoothing);
   on(F{"--focal-gamma", "focal loss: (1 - p)^gamma (default 0)"}, o.focal_gamma);
   on(F{"--fgm", "adversarial training: a second pass with the embedding this far up its gradient (default 0 = off)"},
@@ -75,12 +83,8 @@ void visit_finetune_flags(Options& o, Visitor&& on) {
   on(F{"--adapter-sites", "parts with an adapter: attention, feedforward (default: both)"}, o.config.adapter_sites);
   on(F{"--base", "hold the matrices that do not train as int8, int4, fp16 or bf16 (default: as the file has them)"},
      o.base);
-  on(F{"--train-only", "train the parameters that match: *.bias or embedding.*, several separated by commas"},
-     o.train_only);
-  on(F{"--freeze", "leave the parameters that match as they are: layers.0.*,*.norm.*"}, o.freeze);
   on(F{"--curriculum", "easy examples first: by length, rarity (of their tokens) or loss (default none)"},
      o.curriculum);
-  on(F{"--pacing", "how the curriculum's share of the examples grows: linear (default), root or step"}, o.pacing);
   on(F{"--curriculum-start", "share of the examples at the first step, easiest first (default 0.3)"},
      o.curriculum_start);
   on(F{"--curriculum-steps", "steps until all examples take part (default: half of all)"}, o.curriculum_steps);

@@ -33,7 +33,7 @@ std::vector<float> task_weights(std::string_view list, const std::vector<std::st
 }  // namespace
 
 std::unique_ptr<Loader> make_loader(const TrainOptions& o, const TokenStream& train) {
-  if (!train.answers) return std::make_unique<LaneLoader>(train, o.lanes, o.segment, o.mask_documents);
+  if (!train.answers) return std::make_unique<LaneLoader>(train, o.lanes, o.segment, o.mask_documents, o.segments());
   ExampleOptions options{.lanes = o.lanes, .segment = o.segment, .pack = o.pack, .seed = o.seed};
   options.curriculum = {.difficulty = o.curriculum, .pacing = o.pacing, .start = o.curriculum_start};
   options.curriculum.steps = o.curriculum_steps > 0 ? o.curriculum_steps : (o.steps + 1) / 2;

@@ -43,8 +43,7 @@ double MemoryPlan::bytes_per_parameter() const {
 MemoryPlan plan_memory(const TrainOptions& o, bool validation) {
   MemoryPlan plan;
   plan.parameters = o.config.parameters();
-  for (const ParameterInfo& info : parameter_list(o.config))
-    if (o.trains(info.name)) plan.trained += info.shape.elements();
+  for (const ParameterInfo& info : parameter_list(o.config)) plan.trained += o.trained_elements(info);
   plan.rows = {{"weights", ParameterSet("", o.config, o.formats()).bytes()},
                {"gradients", gradient_bytes(o)},
                {"master", o.has_master() ? trained_bytes(o, o.master) : 0},

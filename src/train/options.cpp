@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -38,6 +39,11 @@ void check(const TrainOptions& o) {
   if (o.micro_batch < 1 || o.lanes % o.micro_batch)
     fail_usage("--micro-batch {}: it must divide --batch-size {}", o.micro_batch, o.lanes);
   if (o.segment < 1) fail_usage("--segment {}: at least one token is needed", o.segment);
+  if (o.segment_start < 0 || o.segment_start > o.segment)
+    fail_usage("--segment-start {}: it takes 1 to --segment {}, or 0 for off", o.segment_start, o.segment);
+  if (o.segment_start > 0 && o.examples) fail_usage("--segment-start: rows of examples all have --segment tokens");
+  if (o.segment_steps < 0 || (o.segment_steps > 0 && o.segment_start == 0))
+    fail_usage("--segment-steps {}: it counts the steps from --segment-start to --segment", o.segment_steps);
   if (o.steps < 0) fail_usage("--steps {}: it cannot be negative", o.steps);
   if (!(o.epochs >= 0)) fail_usage("--epochs {}: it cannot be negative", o.epochs);
   in_range("--learning-rate", o.learning_rate, 0, 1e3);
@@ -61,6 +67,8 @@ void check(const TrainOptions& o) {
   in_range("--augment-synonyms", o.augment_synonyms, 0, 1);
   in_range("--augment-insertions", o.augment_insertions, 0, 1);
   in_range("--augment-shuffles", o.augment_shuffles, 0, 1);
+  if (o.freeze.find('[') != std::string::npos)
+    fail_usage("--freeze {}: it takes names; rows stand behind those of --train-only", o.freeze);
   in_range("--fgm", o.fgm, 0, 1e3);
   in_range("--layer-decay", o.layer_decay, 0, 1);
   in_range("--state-weight", o.state_weight, 0, 1e3);
@@ -72,15 +80,23 @@ void check(const TrainOptions& o) {
 
 }  // namespace
 
-void TrainOptions::resolve(int64_t batches_per_epoch) {
+void TrainOptions::resolve(int64_t batches) {
   if (micro_batch == 0) micro_batch = lanes;
   if (segment == 0) segment = config.segment > 0 ? config.segment : config.mem_len > 0 ? config.mem_len : 256;
   if (learning_rate == 0) learning_rate = std::min(1e-3, 0.5 / static_cast<double>(config.d_model));
   if (!examples) config.segment = segment;  // rows of examples say nothing about the context of a text
   config.check();
   check(*this);
+  if (segment_start > 0 && segment_steps == 0) {
+    if (steps == 0)
+      fail_usage("--segment-start {}: give --segment-steps, or --steps of which it is half", segment_start);
+    segment_steps = (steps + 1) / 2;
+  }
   std::vector<ParameterInfo> list = parameter_list(config);
   auto none = [&](auto&& of) { return std::none_of(list.begin(), list.end(), of); };
+  for (const ParameterInfo& p : list)
+    if (trains(p.name) && first_row(p.name) >= p.shape[0])
+      fail_usage("--train-only {}[{}:]: it has {} rows", p.name, first_row(p.name), p.shape[0]);
   if (none([&](const ParameterInfo& p) { return trains(p.name); }))
     fail_usage("nothing is left to train: no parameter matches --train-only {} without matching --freeze {}",
                train_only.empty() ? "*" : train_only, freeze);
@@ -96,11 +112,7 @@ void TrainOptions::resolve(int64_t batches_per_epoch) {
           "{} is held as {}, and is read, not trained: give --lora 8 to train updates beside such matrices, "
           "or name what does train with --train-only",
           p.name, dtype_name(packed->second.type));
-  if (batches_per_epoch > 0 && (steps == 0 || epochs > 0)) {
-    double wanted = std::ceil((epochs > 0 ? epochs : 1) * static_cast<double>(batches_per_epoch) - 1e-9);
-    int64_t whole = std::max<int64_t>(1, static_cast<int64_t>(wanted));
-    steps = steps == 0 ? whole : std::min(steps, whole);
-  }
+  if (batches > 0 && (steps == 0 || epochs > 0)) steps = steps == 0 ? batches : std::min(steps, batches);
 }
 
 Schedule TrainOptions::make_schedule() const {
@@ -122,13 +134,46 @@ static bool matches(std::string_view pattern, std::string_view name) {
   return false;
 }
 
-static bool matches_any(std::string_view patterns, std::string_view name) {
+/// A pattern of names and the first row that it means: "embedding.weight[8192:]".
+struct RowPattern {
+  std::string_view name;
+  int64_t first_row = 0;
+
+  explicit RowPattern(std::string_view text) : name(text) {
+    size_t open = text.find('[');
+    if (open == text.npos) return;
+    name = text.substr(0, open);
+    std::string_view rows = text.substr(open + 1);
+    auto [end, error] = std::from_chars(rows.data(), rows.data() + rows.size(), first_row);
+    if (error != std::errc() || first_row < 0 || std::string_view(end, rows.data() + rows.size()) != ":]")
+      fail_usage("--train-only {}: rows are written as embedding.weight[8192:], from the first to train", text);
+  }
+};
+
+/// The patterns of a list, one call each.
+template <class Visitor>
+static void visit_patterns(std::string_view patterns, Visitor&& on) {
   for (size_t first = 0; first < patterns.size();) {
     size_t end = std::min(patterns.find(',', first), patterns.size());
-    if (matches(patterns.substr(first, end - first), name)) return true;
+    on(patterns.substr(first, end - first));
     first = end + 1;
   }
-  return false;
+}
+
+static bool matches_any(std::string_view patterns, std::string_view name) {
+  bool any = false;
+  visit_patterns(patterns, [&](std::string_view pattern) { any = any || matches(pattern, name); });
+  return any;
+}
+
+/// The first row that the patterns mean, -1 where none matches.
+static int64_t first_row_of(std::string_view patterns, std::string_view name) {
+  int64_t first = -1;
+  visit_patterns(patterns, [&](std::string_view text) {
+    RowPattern pattern(text);
+    if (matches(pattern.name, name)) first = first < 0 ? pattern.first_row : std::min(first, pattern.first_row);
+  });
+  return first;
 }
 
 bool TrainOptions::teaches(std::string_view head) const { return matches_any(heads, head); }
@@ -136,10 +181,19 @@ bool TrainOptions::teaches(std::string_view head) const { return matches_any(hea
 int64_t TrainOptions::stage(std::string_view name) const {
   if (matches_any(freeze, name)) return -1;
   if (std::string_view head = head_of(name); !head.empty()) return teaches(head) ? 0 : -1;
-  if (!train_only.empty() && matches_any(train_only, name)) return 0;
+  if (!train_only.empty() && first_row_of(train_only, name) >= 0) return 0;
   if (config.extended() && !is_lora(name) && !is_adapter(name)) return -1;
   if (unfreeze) return unfreezing_stage(config, name);
   return config.extended() || train_only.empty() ? 0 : -1;
+}
+
+int64_t TrainOptions::first_row(std::string_view name) const {
+  return std::max<int64_t>(0, first_row_of(train_only, name));
+}
+
+int64_t TrainOptions::trained_elements(const ParameterInfo& info) const {
+  if (!trains(info.name)) return 0;
+  return info.shape.elements() / info.shape[0] * std::max<int64_t>(0, info.shape[0] - first_row(info.name));
 }
 
 PassShape TrainOptions::pass_shape() const {

@@ -81,7 +81,7 @@ class Run {
   RunEnd go() {
     auto begin = std::chrono::steady_clock::now();
     bool stopped = false;
-    if (options_.examples && trainer_->steps_done() == 0) validate();
+    if ((options_.examples || !run_.init.empty()) && trainer_->steps_done() == 0) validate();
     while (trainer_->steps_done() < options_.steps && !stopped && !out_of_patience()) {
       one_step();
       stopped = callbacks_.stop && callbacks_.stop();
@@ -94,10 +94,11 @@ class Run {
 
  private:
   void introduce() {
-    printer_.say(fmt::format("{} parameters{}, {} steps of {} x {} tokens, memory {}, {} on {} thread{}\n{}",
+    std::string growth = options_.segment_start > 0 ? fmt::format("{} to ", options_.segment_start) : "";
+    printer_.say(fmt::format("{} parameters{}, {} steps of {} x {}{} tokens, memory {}, {} on {} thread{}\n{}",
                              plan_.parameters,
                              plan_.trained < plan_.parameters ? fmt::format(" ({} trained)", plan_.trained) : "",
-                             options_.steps, options_.lanes, options_.segment, options_.pass_shape().memory,
+                             options_.steps, options_.lanes, growth, options_.segment, options_.pass_shape().memory,
                              dtype_name(options_.type), threads_, threads_ == 1 ? "" : "s", plan_.table()));
   }
 
@@ -248,7 +249,7 @@ RunEnd run_training(Device& device, TrainOptions options, const RunOptions& run,
   check_vocabulary(options.config, data, run.tokens);
   options.resolve(0);
   check_fits(options, validates(run, data), run.memory_limit > 0 ? run.memory_limit : device.memory_bytes());
-  options.resolve(make_loader(options, data.train())->batches_per_epoch());
+  options.resolve(make_loader(options, data.train())->batches_in(options.epochs > 0 ? options.epochs : 1));
   if (!run.output.empty()) prepare_directory(run_directory(run.output), run);
   return Run(device, options, run, callbacks, data).go();
 }

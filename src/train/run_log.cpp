@@ -23,11 +23,13 @@ Json score_object(const HeadScore& score) {
 
 Json step_object(const StepReport& r) {
   double rate = r.seconds > 0 ? static_cast<double>(r.tokens) / r.seconds : 0;
-  return {{"step", r.step},
-          {"loss", r.loss},
-          {"grad_norm", r.grad_norm},
-          {"lr", r.learning_rate},
-          {"tokens_per_s", std::round(rate * 10) / 10}};
+  Json json = {{"step", r.step},
+               {"loss", r.loss},
+               {"grad_norm", r.grad_norm},
+               {"lr", r.learning_rate},
+               {"tokens_per_s", std::round(rate * 10) / 10}};
+  if (r.segment > 0) json["segment"] = r.segment;
+  return json;
 }
 
 /// Whether a line of an earlier run still holds when it goes on from `step` steps done.
@@ -81,6 +83,19 @@ void RunLog::write(const std::string& line) {
          std::strerror(errno));
 }
 
+/// {"embedding": 0, "layers.0.attention": -1, ...}: the first stage in which some of a part trains, -1 for never.
+static Json training_parts(const TrainOptions& options) {
+  Json parts = Json::object();
+  for (const ParameterInfo& info : parameter_list(options.config)) {
+    size_t end = info.name.find('.');
+    if (info.name.starts_with("layers.")) end = info.name.find('.', info.name.find('.', end + 1) + 1);
+    std::string part = info.name.substr(0, end);
+    int64_t stage = options.stage(info.name), before = parts.value(part, int64_t{-1});
+    parts[part] = before < 0 ? stage : stage < 0 ? before : std::min(before, stage);
+  }
+  return parts;
+}
+
 void RunLog::meta(const Trainer& trainer, const MemoryPlan& plan, const std::string& command, int threads) {
   if (!file_) return;
   Json arenas = Json::object();
@@ -90,6 +105,7 @@ void RunLog::meta(const Trainer& trainer, const MemoryPlan& plan, const std::str
                {"config", Json::parse(trainer.options().config.json())},
                {"parameters", plan.parameters},
                {"trained", plan.trained},
+               {"parts", training_parts(trainer.options())},
                {"steps", trainer.options().steps},
                {"device", trainer.device_name()},
                {"threads", threads},

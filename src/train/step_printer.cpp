@@ -52,6 +52,7 @@ std::string StepPrinter::describe(const StepReport& r, int64_t tokens, double se
     text += fmt::format("  sol {:.1f}%", 100 * flops / std::max(seconds, 1e-9) / settings_.ceiling);
   for (const LossPart& part : r.parts)
     if (r.parts.size() > 1) text += fmt::format("  {} {:.4f}", part.name, part.nats);
+  if (r.segment > 0) text += fmt::format("  segment {}", r.segment);
   int64_t left = settings_.steps - r.step - 1;
   if (left > 0) text += "  left " + duration(pace_ * static_cast<double>(left));
   return text;

@@ -95,6 +95,11 @@ void Trainer::State::show_gradients() {
   });
 }
 
+Tensor Trainer::State::trained_rows(const Tensor& whole, size_t parameter) const {
+  int64_t first = options.first_row(weights.list()[parameter].name);
+  return first == 0 ? whole : whole.rows(first, whole.size(0) - first);
+}
+
 void Trainer::State::round_master() {
   if (!master) return;
   for (size_t i = 0; i < weights.tensors().size(); ++i)
@@ -210,7 +215,7 @@ void accumulate(Trainer::State& s, const Batch& batch, const Targets& targets, S
 float gradient_norm(Trainer::State& s) {
   std::vector<ConstTensor> gradients;
   for (size_t i = 0; i < s.gradients.tensors().size(); ++i)
-    if (s.unfreezing.trains(i)) gradients.push_back(s.gradients.tensors()[i]);
+    if (s.unfreezing.trains(i)) gradients.push_back(s.trained_rows(s.gradients.tensors()[i], i));
   s.device.global_norm({.norm = s.norm, .tensors = gradients});
   float norm;
   s.device.download(&norm, s.norm);
@@ -222,9 +227,10 @@ std::vector<AdamWParameter> optimizer_list(const Trainer::State& s, int64_t stag
   for (size_t i = 0; i < s.weights.list().size(); ++i) {
     if (s.unfreezing.stage(i) != stage) continue;
     AdamWParameter p;
-    p.weight = s.weights.tensors()[i], p.m = s.m.tensors()[i], p.v = s.v.tensors()[i];
-    if (s.master) p.master = s.master->tensors()[i];
-    p.gradient = s.gradients.tensors()[i];
+    p.weight = s.trained_rows(s.weights.tensors()[i], i);
+    p.m = s.trained_rows(s.m.tensors()[i], i), p.v = s.trained_rows(s.v.tensors()[i], i);
+    if (s.master) p.master = s.trained_rows(s.master->tensors()[i], i);
+    p.gradient = s.trained_rows(s.gradients.tensors()[i], i);
     p.weight_decay = s.weights.list()[i].matrix ? static_cast<float>(s.options.weight_decay) : 0;
     p.index = static_cast<uint32_t>(i);
     p.learning_rate_scale = layer_rate(s.options.config, s.options.layer_decay, s.weights.list()[i].name);
@@ -271,7 +277,7 @@ StepReport Trainer::step() {
   Batch batch = s.loader->next(s.memory.length(), fresh);
   Targets targets = count(batch, s.options.config);
   if (s.heads && targets.tokens == 0) batch.targets = {};  // nothing to learn from the language
-  report.tokens = batch.tokens.elements();
+  report.tokens = batch.tokens.elements(), report.segment = s.options.segment_start > 0 ? batch.tokens.size(0) : 0;
   report.flops = static_cast<double>(report.tokens) * training_flops_per_token(s.options.config, s.options.micro_batch,
                                                                                batch.tokens.size(0), s.memory.length());
   if (s.adversarial) report.flops *= 2;

@@ -44,6 +44,8 @@ struct Trainer::State {
   const ParameterSet& updated() const { return master ? *master : weights; }
   /// bf16 weights from their fp32 master.
   void round_master();
+  /// The part of a parameter, its gradient or its moments that is trained; see TrainOptions::first_row.
+  Tensor trained_rows(const Tensor& whole, size_t parameter) const;
   /// Gradients of what trains now, and no others, have a place.
   void show_gradients();
 };

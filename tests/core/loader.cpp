@@ -68,6 +68,35 @@ TEST_CASE("lanes are the stream cut into equal parts, each read segment by segme
       }
 }
 
+TEST_CASE("growing segments follow one another in every lane, and an epoch ends where the next would not fit") {
+  Counting counting(1000);
+  for (Pacing pacing : {Pacing::linear, Pacing::root, Pacing::step}) {
+    SegmentGrowth growth{.start = 3, .steps = 9, .pacing = pacing};
+    LaneLoader loader(counting.stream(), 3, 40, false, growth);
+    growth.full = 40;
+    int64_t position = 0, epoch = 0, last = 0;
+    std::vector<int64_t> ends;  // batches up to the end of each epoch
+    for (int64_t step = 0; step < 40; ++step) {
+      int64_t length = growth.length(step);
+      CHECK(length >= last);
+      CHECK(length == (step == 0 ? 3 : step >= 9 ? 40 : length / 8 * 8 > 3 ? length / 8 * 8 : 3));
+      last = length;
+      if (position + length > 333) position = 0, ++epoch, ends.push_back(step);
+      CHECK(loader.state().epoch == epoch);
+      bool fresh = false;
+      Batch batch = loader.next(0, fresh);
+      CHECK(fresh == (position == 0));
+      REQUIRE(batch.tokens.shape() == Shape{length, 3});
+      for (int64_t i = 0; i < length; ++i)
+        for (int64_t b = 0; b < 3; ++b) REQUIRE(batch.tokens.as<const int32_t>()[i * 3 + b] == b * 333 + position + i);
+      position += length;
+    }
+    CHECK(loader.batches_per_epoch() == ends[0]);
+    CHECK(loader.batches_in(2) == ends[1]);
+    CHECK(loader.batches_in(1.5) == ends[0] + (ends[1] - ends[0] + 1) / 2);
+  }
+}
+
 TEST_CASE("with document masks a query sees the keys of its own document and no others") {
   Counting counting(200, {0, 1, 2, 9, 40, 41, 77, 150, 199});
   auto document = [&](int64_t token) {

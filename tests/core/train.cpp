@@ -36,6 +36,35 @@ TEST_CASE("the first loss is near ln V, the first step is 0, and what follows fr
   CHECK(reports[59].loss < 0.7 * reports[0].loss);
 }
 
+TEST_CASE("growing segments learn, and saved and restored end in the same bits") {
+  Scratch scratch;
+  TokenFile data(write_tokens(scratch, "tokens.safetensors", 1200));
+  auto device = make_device("cpu", {.threads = 1});
+  TrainOptions options = small_options();
+  options.segment = 24, options.segment_start = 5, options.segment_steps = 0, options.steps = 30;
+  options.mask_documents = true, options.dropout.attention = 0.1f, options.micro_batch = 2,
+  options.pacing = Pacing::root;
+  options.resolve(0);
+  CHECK(options.segment_steps == 15);
+  Trainer through(*device, options, data, 0);
+  std::vector<StepReport> reports;
+  for (int64_t i = 0; i < options.steps; ++i) {
+    if (i == 7) through.save_checkpoint(scratch / "middle.safetensors", "");
+    reports.push_back(through.step());
+    CHECK(reports.back().segment == options.segments().length(i));
+    CHECK(reports.back().tokens == 4 * reports.back().segment);
+  }
+  CHECK(reports[0].segment == 5);
+  CHECK(reports[20].segment == 24);
+  CHECK(reports.back().loss < 0.8 * reports[0].loss);
+  Trainer restored(*device, options, data, 0);
+  restored.restore(SafetensorsFile(scratch / "middle.safetensors"));
+  for (int64_t i = 7; i < options.steps; ++i) restored.step();
+  through.save_checkpoint(scratch / "through.safetensors", ""),
+      restored.save_checkpoint(scratch / "restored.safetensors", "");
+  CHECK(read_bytes(scratch / "through.safetensors") == read_bytes(scratch / "restored.safetensors"));
+}
+
 TEST_CASE("accumulation over micro-batches gives the numbers of the undivided step") {
   Scratch scratch;
   TokenFile data(write_tokens(scratch, "tokens.safetensors", 1000));

@@ -75,7 +75,7 @@ TEST_CASE("epochs become steps and steps cap them") {
   auto steps = [](int64_t asked, double epochs) {
     TrainOptions options = small_options();
     options.steps = asked, options.epochs = epochs;
-    options.resolve(40);
+    options.resolve(static_cast<int64_t>(40 * (epochs > 0 ? epochs : 1)));
     return options.steps;
   };
   CHECK(steps(0, 0) == 40);
@@ -113,6 +113,10 @@ TEST_CASE("impossible settings are refused as wrong usage") {
     CHECK_THROWS_AS(options.resolve(0), UsageError);
   };
   refused([](TrainOptions& o) { o.micro_batch = 3; });
+  refused([](TrainOptions& o) { o.segment_start = o.segment + 1; });
+  refused([](TrainOptions& o) { o.segment_start = 2, o.examples = true; });
+  refused([](TrainOptions& o) { o.segment_start = 2, o.steps = 0; });
+  refused([](TrainOptions& o) { o.segment_steps = 2; });
   refused([](TrainOptions& o) { o.lanes = 0, o.micro_batch = 1; });
   refused([](TrainOptions& o) { o.master = Dtype::bf16; });
   refused([](TrainOptions& o) { o.dropout.residual = 1; });

@@ -6,7 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib/checks.sh"
 seq 1 40000 | awk '{ print ($1 * $1 + int($1 / 7)) % 97 }' >tokens.txt
 train=("$longhand" train --d-model 32 --n-layer 2 --n-head 2 --vocab-size 97 --mem-len 24 --segment 32 --batch-size 4
   --micro-batch 2 --steps 120 --dropout 0.1 --tokens tokens.txt --checkpoint-every 7 --seed 3)
-modes=("--dtype fp32" "--dtype bf16 --master fp32" "--dtype bf16 --master bf16 --moments bf16")
+modes=("--dtype fp32 --segment-start 8 --segment-steps 60 --pacing root" "--dtype bf16 --master fp32" "--dtype bf16 --master bf16 --moments bf16")
 
 same() {  # same NAME RUN-A RUN-B
   check "$1: the weights are the same bits" cmp "$2/model.safetensors" "$3/model.safetensors"
