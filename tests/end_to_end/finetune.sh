@@ -82,7 +82,7 @@ head -12 data.jsonl | sed 's/"input": "number \([0-9]*\)"/"input": "please say t
 recipes=("$longhand" finetune --model "$model" --data first.jsonl --data second.jsonl --max-seq-length 256 --batch-size 4
   --validation-ratio 0.3 --lr 1e-3 --seed 4 --steps 16 --unfreeze --layer-decay 0.9 --fgm 0.5 --dropout 0.1
   --augment --thesaurus thesaurus.txt
-  --curriculum loss --curriculum-steps 5 --task-weight second=0.5 --task-temperature 2 --checkpoint-every 2)
+  --curriculum loss --curriculum-steps 5 --task-weight second=0.5 --task-temperature 2 --checkpoint-every 2 --keep 20)
 "${recipes[@]}" --output all >all.txt || cat all.txt
 check "an attention layer thaws in the third epoch" grep -q '"event":"thawed","text":"layers.3.attention' all/log.jsonl
 check "tasks are validated apart" grep -q '"second":' all/log.jsonl
@@ -94,6 +94,14 @@ wait $pid 2>/dev/null
 "${recipes[@]}" --output cut --resume >/dev/null
 check "a killed run with unfreezing, FGM, augmentation and a curriculum ends in the same bits" \
   cmp all/model.safetensors cut/model.safetensors
+thaw=$(sed -nE 's/.*"step":([0-9]+),"event":"thawed".*/\1/p' all/log.jsonl | head -1)
+for from in $((thaw / 2 * 2)) $((thaw / 2 * 2 + 2)); do
+  mkdir "from-$from"
+  cp all/log.jsonl "all/checkpoint-$from.safetensors" "from-$from"
+  "${recipes[@]}" --output "from-$from" --resume >/dev/null
+  check "the thaw is at step $thaw: from the checkpoint of step $from a run ends in the same bits" \
+    cmp all/model.safetensors "from-$from/model.safetensors"
+done
 check "a thaw is logged once" test "$(grep -c '"event":"thawed"' all/log.jsonl)" -eq "$(grep -c '"event":"thawed"' cut/log.jsonl)"
 echo 'figure: digit' >other.txt
 refused "another thesaurus at --resume" 2 "other data" "${recipes[@]}" --output cut --resume --thesaurus other.txt
@@ -114,6 +122,8 @@ refused "an unknown curriculum" 2 "it takes none, length, rarity, loss" "$longha
 
 "$longhand" finetune --model "$model" --data data.jsonl --max-seq-length 256 --batch-size 4 --seed 4 --steps 40 --lr 0.3 --warmup-ratio 0 --spike 0 \
   --validate-every 1 --patience 2 --output early >early.txt || cat early.txt
+"$longhand" report all >/dev/null
+check "the report shows what trains from when on" grep -q "layers.3.attention trains from step $thaw" all/report.html
 check "a run that gets worse stops early" grep -q "early stop" early.txt
 check "and keeps its best weights" cmp early/best.safetensors early/model.safetensors
 
