@@ -20,13 +20,27 @@ struct Chart {
   std::string title, x_label, y_label;
   std::vector<Series> series;
   bool logarithmic = false;                           // the y axis
-  std::vector<std::pair<double, std::string>> marks;  // vertical lines with a note: skipped steps, stops
+  std::vector<std::pair<double, std::string>> marks;  // vertical lines with a note "what: more": skipped steps, stops
 
   std::string svg() const;
 };
 
-/// The page of a run from the text of its log.jsonl; `name` is its heading, `answers` those of its answers.jsonl. Fails, with the line's number, on a line
-/// that is no JSON object of a known type; the last line may be cut short (a run that was killed).
+/// What was at work from when on: a bar a row, from a step to the end, or none. Drawn as Chart is.
+struct Timeline {
+  struct Row {
+    std::string name;
+    double from = 0;  // not finite: never
+  };
+  std::string title, x_label;
+  double end = 1;
+  std::vector<Row> rows;
+
+  std::string svg() const;
+};
+
+/// The page of a run from the text of its log.jsonl; `name` is its heading, `answers` those of its answers.jsonl.
+/// Fails, with the line's number, on a line that is no JSON object of a known type; the last line may be cut short (a
+/// run that was killed).
 std::string report_page(std::string_view log, std::string_view name, const std::vector<Answer>& answers = {});
 
 }  // namespace longhand

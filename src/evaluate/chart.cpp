@@ -131,9 +131,18 @@ std::string Chart::svg() const {
                      height - 6, escape(x_label));
   out += fmt::format("<text class=\"tick\" x=\"{:.0f}\" y=\"18\" text-anchor=\"end\">{}</text>", width - right,
                      escape(y_label));
-  for (const auto& [at, note] : marks)
-    out += fmt::format("<path class=\"mark\" d=\"M{0:.1f} {1:.0f}V{2:.0f}\"><title>{3}</title></path>", x.at(at), top,
+  double written = left;  // up to where the marks' words reach
+  for (const auto& [at, note] : marks) {
+    double place = std::clamp(x.at(at), left, width - right);
+    out += fmt::format("<path class=\"mark\" d=\"M{0:.1f} {1:.0f}V{2:.0f}\"><title>{3}</title></path>", place, top,
                        height - bottom, escape(note));
+    std::string word = note.substr(0, note.find(':'));
+    double room = 6.5 * static_cast<double>(word.size()) + 6;
+    if (place - room < written) continue;
+    out += fmt::format("<text class=\"tick\" x=\"{:.1f}\" y=\"{:.0f}\" text-anchor=\"end\">{}</text>", place - 4,
+                       top + 9, escape(word));
+    written = place;
+  }
 
   std::vector<std::pair<double, std::string>> labels;  // at the lines' right ends
   for (size_t i = 0; i < series.size(); ++i) {
@@ -161,6 +170,39 @@ std::string Chart::svg() const {
     labels[i - 1].first = std::min(labels[i - 1].first, labels[i].first - line_height);
   for (const auto& [at, text] : labels)
     out += fmt::format("<text class=\"label\" x=\"{:.0f}\" y=\"{:.1f}\">{}</text>", width - right + 8, at + 4, text);
+  return out + "</svg>";
+}
+
+std::string Timeline::svg() const {
+  constexpr double row_height = 17, names = 150;
+  double bottom_edge = top + row_height * static_cast<double>(rows.size()), tall = bottom_edge + bottom;
+  Axis x{0, std::max(end, 1.0), names, width - 20};
+  std::string out = fmt::format(
+      "<svg viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\" aria-label=\"{}\"><text class=\"title\" x=\"{:.0f}\" "
+      "y=\"18\">{}</text>",
+      width, tall, escape(title), names, escape(title));
+  for (double t : x.ticks(8))
+    out += fmt::format(
+        "<path class=\"grid\" d=\"M{0:.1f} {1:.0f}V{2:.0f}\"/><text class=\"tick\" x=\"{0:.1f}\" y=\"{3:.0f}\" "
+        "text-anchor=\"middle\">{4}</text>",
+        x.at(t), top, bottom_edge + 4, bottom_edge + 17, number(t));
+  out += fmt::format("<text class=\"tick\" x=\"{:.0f}\" y=\"{:.0f}\" text-anchor=\"end\">{}</text>", width - 20,
+                     tall - 6, escape(x_label));
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const Row& row = rows[i];
+    double y = top + row_height * static_cast<double>(i);
+    bool ever = std::isfinite(row.from), early = ever && row.from <= 0;
+    out += fmt::format("<text class=\"label\" x=\"{:.0f}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>", names - 8,
+                       y + 12, escape(row.name));
+    double from = ever ? x.at(std::min(row.from, x.high)) : x.to;
+    if (from > names) out += fmt::format("<path class=\"grid\" d=\"M{:.1f} {:.1f}H{:.1f}\"/>", names, y + 8, from);
+    if (ever)
+      out += fmt::format(
+          "<rect class=\"bar {}\" x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.0f}\" rx=\"3\">"
+          "<title>{} trains from step {}</title></rect>",
+          early ? "c0" : "c1", from, y + 2, std::max(2.0, x.to - from), row_height - 5, escape(row.name),
+          number(row.from));
+  }
   return out + "</svg>";
 }
 

@@ -26,7 +26,7 @@ figure,.card{background:var(--card);border:1px solid var(--line);border-radius:8
 svg{width:100%;height:auto;display:block}text{fill:var(--ink);font:12px system-ui,sans-serif}
 .title{font-size:14px;font-weight:600}.tick,.label{font-size:11px}.tick{fill:var(--soft)}tspan{fill:var(--c)}
 .grid{stroke:var(--line);fill:none}.mark{stroke:var(--soft);stroke-dasharray:3 3;fill:none}
-.line{fill:none;stroke:var(--c);stroke-linejoin:round}.strong{stroke-width:2}.faint{stroke-width:1;opacity:.35}.dot{fill:var(--c)}
+.line{fill:none;stroke:var(--c);stroke-linejoin:round}.strong{stroke-width:2}.faint{stroke-width:1;opacity:.35}.dot,.bar{fill:var(--c)}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}td,th{padding:.25rem .6rem;text-align:right;border-bottom:1px solid var(--line)}
 th{color:var(--soft);font-weight:500}td:first-child,th:first-child,.words td,.words th{text-align:left}.words td{white-space:pre-wrap}
 .facts{display:flex;flex-wrap:wrap;gap:.4rem 2rem;margin:1rem 0}.facts b{display:block;font-size:1.15rem;font-variant-numeric:tabular-nums}.facts span{color:var(--soft);font-size:.85rem}
@@ -48,7 +48,8 @@ struct Run {
   Json meta, end;
   std::vector<Json> steps, events;
   std::vector<Validation> validations;
-  std::vector<std::string> languages;  // in the order of the log
+  std::vector<std::string> languages;  // or tasks, in the order of the log
+  bool tasks = false;                  // it was fine-tuned
 };
 
 double value(const Json& object, const char* key) {
@@ -87,7 +88,7 @@ Run read_log(std::string_view log) {
     }
     std::string type = line.value("type", "");
     if (type == "meta")
-      run.meta = std::move(line);
+      run.meta = std::move(line), run.tasks = run.meta.value("command", "").find(" finetune") != std::string::npos;
     else if (type == "step")
       run.steps.push_back(std::move(line));
     else if (type == "validation")
@@ -138,16 +139,27 @@ void add_head_charts(const Run& run, std::vector<Chart>& all) {
   if (!right.series.empty()) all.push_back(std::move(right));
 }
 
+/// Of a run that stops early and keeps its best weights; otherwise null.
+const Validation* best_validation(const Run& run) {
+  auto flags = run.meta.find("flags");
+  if (flags == run.meta.end() || flags->value("patience", 0) <= 0 || run.validations.empty()) return nullptr;
+  return &*std::min_element(run.validations.begin(), run.validations.end(),
+                            [](const Validation& a, const Validation& b) { return a.nats < b.nats; });
+}
+
 std::vector<Chart> charts(const Run& run) {
   std::vector<std::pair<double, std::string>> marks;
   for (const Json& event : run.events)
     if (event.value("event", "") != "sample")
       marks.emplace_back(value(event, "step"), event.value("event", "") + ": " + event.value("text", ""));
+  if (const Validation* best = best_validation(run))
+    marks.emplace_back(best->step, fmt::format("best: {:.4f} nats a token, the weights that are kept", best->nats));
+  std::stable_sort(marks.begin(), marks.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
 
   std::vector<Chart> all;
   auto loss = column(run, "loss");
   Chart training{"Loss", "step", "nats a token", {{"", loss, false}, {"train", smooth(loss)}}, false, marks};
-  Chart languages{"Validation by language", "step", "bits a byte", {}, false, {}};
+  Chart languages{run.tasks ? "Validation by task" : "Validation by language", "step", "bits a byte", {}, false, {}};
   std::vector<std::pair<double, double>> mean;
   for (const Validation& v : run.validations) mean.emplace_back(v.step, v.nats);
   if (!mean.empty()) training.series.push_back({"valid", mean});
@@ -165,6 +177,8 @@ std::vector<Chart> charts(const Run& run) {
   auto norm = column(run, "grad_norm");
   all.push_back({"Gradient norm", "step", "before clipping", {{"", norm, false}, {"norm", smooth(norm)}}, true, marks});
   all.push_back({"Learning rate", "step", "", {{"rate", column(run, "lr")}}, false, {}});
+  if (!run.steps.empty() && run.steps.front().contains("segment"))
+    all.push_back({"Segment", "step", "tokens of every lane", {{"tokens", column(run, "segment")}}, false, {}});
   auto rate = column(run, "tokens_per_s");
   all.push_back({"Throughput", "step", "tokens a second", {{"", rate, false}, {"rate", smooth(rate)}}, false, {}});
   auto light = column(run, "sol", 100);
@@ -175,6 +189,25 @@ std::vector<Chart> charts(const Run& run) {
                  false,
                  {}});
   return all;
+}
+
+/// Parts of the model and when they began to train, from the top of the model down; nothing where all do from the
+/// start.
+std::string training_parts(const Run& run) {
+  auto parts = run.meta.find("parts");
+  if (parts == run.meta.end() || !parts->is_object()) return "";
+  Timeline timeline{"What trains", "step", run.steps.empty() ? 1 : value(run.steps.back(), "step") + 1, {}};
+  bool all = true;
+  for (const auto& [name, stage] : parts->items()) {
+    double from = std::numeric_limits<double>::infinity();
+    if (stage.is_number() && stage.get<int64_t>() == 0) from = 0;
+    for (const Json& event : run.events)
+      if (event.value("event", "") == "thawed" && event.value("text", "").find(name) != std::string::npos)
+        from = value(event, "step");
+    all = all && from == 0;
+    timeline.rows.insert(timeline.rows.begin(), {name, from});
+  }
+  return all ? "" : "<h2>Frozen and training parts</h2><figure>" + timeline.svg() + "</figure>";
 }
 
 std::string fact(std::string_view what, const std::string& figure) {
@@ -191,6 +224,8 @@ std::string facts(const Run& run) {
   }
   if (!run.validations.empty()) {
     out += fact("validation, nats a token", fmt::format("{:.4f}", run.validations.back().nats));
+    if (const Validation* best = best_validation(run))
+      out += fact(fmt::format("best validation, of step {:.0f}", best->step), fmt::format("{:.4f}", best->nats));
     if (run.validations.back().bits_per_byte > 0)
       out += fact("validation, bits a byte", fmt::format("{:.4f}", run.validations.back().bits_per_byte));
   }
@@ -288,8 +323,8 @@ std::string report_page(std::string_view log, std::string_view name, const std::
     page += fmt::format("<p><code>{}</code></p>", escape(run.meta.value("command", "")));
   page += facts(run) + "<div class=\"charts\">";
   for (const Chart& chart : charts(run)) page += "<figure>" + chart.svg() + "</figure>";
-  page += "</div>" + validation_table(run) + head_rows(run) + answer_list(answers) + event_list(run) + settings(run) +
-          "</body></html>\n";
+  page += "</div>" + training_parts(run) + validation_table(run) + head_rows(run) + answer_list(answers) +
+          event_list(run) + settings(run) + "</body></html>\n";
   return page;
 }
 

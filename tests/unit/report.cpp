@@ -45,6 +45,33 @@ TEST_CASE("a report holds every curve and needs no network") {
   CHECK(page.find("2.250") != std::string::npos);
 }
 
+TEST_CASE("a fine-tuning run shows its tasks, what trains from when on, and where its best weights were") {
+  std::string log =
+      R"({"type":"meta","command":"longhand finetune x","parameters":9,"flags":{"patience":2},"parts":{"embedding":-1,"layers.0.attention":1,"layers.0.feedforward":0}})"
+      "\n";
+  for (int i = 0; i < 20; ++i)
+    log += fmt::format(R"({{"type":"step","step":{},"loss":2,"segment":64}})"
+                       "\n",
+                       i);
+  log += R"({"type":"event","step":7,"event":"thawed","text":"layers.0.attention trains from here on"})"
+         "\n";
+  for (auto [step, nats] : {std::pair(5, 3.0), std::pair(10, 2.5), std::pair(15, 2.75)})
+    log += fmt::format(R"({{"type":"validation","step":{},"nats":{},"streams":{{"de-en":{{"nats":1}}}}}})"
+                       "\n",
+                       step, nats);
+  log += R"({"type":"event","step":20,"event":"early stop","text":"after 20 steps"})"
+         "\n";
+  std::string page = report_page(log, "run");
+  CHECK(page.find("Validation by task") != std::string::npos);
+  CHECK(page.find("layers.0.attention trains from step 7") != std::string::npos);
+  CHECK(page.find("layers.0.feedforward trains from step 0") != std::string::npos);
+  CHECK(page.find("embedding trains") == std::string::npos);
+  CHECK(page.find(">embedding</text>") != std::string::npos);
+  CHECK(page.find("best validation, of step 10") != std::string::npos);
+  CHECK(page.find(">early stop</text>") != std::string::npos);
+  CHECK(page.find("tokens of every lane") != std::string::npos);
+}
+
 TEST_CASE("a log that a killed run cut short is reported as far as it goes") {
   std::string log = log_of(10);
   CHECK_NOTHROW(report_page(log.substr(0, log.size() - 20), "run"));
