@@ -12,7 +12,8 @@ namespace longhand {
 
 class Tokenizer {
  public:
-  /// A serialized SentencePiece model (the tensor `tokenizer.model`); fails when it does not parse.
+  /// A serialized SentencePiece model (the tensor `tokenizer.model`), with the terms of a lexicon that it may carry
+  /// (longhand/lexicon.h); fails when it does not parse.
   explicit Tokenizer(std::string_view model);
   /// A vocabulary of words (the tensor `tokenizer.words`): one a line, <unk> and <eos> among them. A text is cut at
   /// blanks, words that are not there become <unk>, line breaks <eos>; fails with the line that is no word.
@@ -22,7 +23,10 @@ class Tokenizer {
   std::string decode(const std::vector<int32_t>& ids) const;
   /// The bytes that a token adds to a text; a byte-fallback token gives its single byte, control symbols give nothing.
   std::string piece_bytes(int32_t id) const;
-  int64_t vocab_size() const;
+  int64_t vocab_size() const;  // pieces, and behind them the terms of a lexicon
+  int64_t terms() const;
+  /// Whether it may have terms: a model made by `prepare`, whose tokens give back every text as it was.
+  bool takes_terms() const;
   int32_t end_of_document() const;              // "</s>"; of words: "<eos>"
   int32_t symbol(std::string_view name) const;  // id of a user-defined symbol, -1 when absent
   std::string_view model() const;

@@ -29,6 +29,7 @@ void add_prepare(CLI::App& app, Common& common);
 void add_train(CLI::App& app, Common& common);
 void add_finetune(CLI::App& app, Common& common);
 void add_data(CLI::App& app, Common& common);
+void add_lexicon(CLI::App& app, Common& common);
 void add_merge(CLI::App& app, Common& common);
 void add_generate(CLI::App& app, Common& common);
 void add_chat(CLI::App& app, Common& common);

@@ -19,10 +19,10 @@ struct Entry {
 // In the order of the help.
 constexpr Entry commands[] = {
     {"Make", add_prepare},    {"Make", add_train},      {"Make", add_finetune},   {"Make", add_merge},
-    {"Make", add_data},       {"Make", add_plan},       {"Make", add_quantize},   {"Write", add_generate},
-    {"Write", add_chat},      {"Write", add_serve},     {"Inspect", add_score},   {"Inspect", add_eval},
-    {"Inspect", add_extract}, {"Inspect", add_info},    {"Inspect", add_report},  {"Inspect", add_compare},
-    {"Inspect", add_bench},   {"Exchange", add_import}, {"Exchange", add_export},
+    {"Make", add_lexicon},    {"Make", add_data},       {"Make", add_plan},       {"Make", add_quantize},
+    {"Write", add_generate},  {"Write", add_chat},      {"Write", add_serve},     {"Inspect", add_score},
+    {"Inspect", add_eval},    {"Inspect", add_extract}, {"Inspect", add_info},    {"Inspect", add_report},
+    {"Inspect", add_compare}, {"Inspect", add_bench},   {"Exchange", add_import}, {"Exchange", add_export},
 };
 
 int complain(const char* message, int code) {

@@ -194,11 +194,11 @@ std::vector<Chart> charts(const Run& run) {
 /// Parts of the model and when they began to train, from the top of the model down; nothing where all do from the
 /// start.
 std::string training_parts(const Run& run) {
-  auto parts = run.meta.find("parts");
-  if (parts == run.meta.end() || !parts->is_object()) return "";
+  auto stages = run.meta.find("stages");
+  if (stages == run.meta.end() || !stages->is_object()) return "";
   Timeline timeline{"What trains", "step", run.steps.empty() ? 1 : value(run.steps.back(), "step") + 1, {}};
   bool all = true;
-  for (const auto& [name, stage] : parts->items()) {
+  for (const auto& [name, stage] : stages->items()) {
     double from = std::numeric_limits<double>::infinity();
     if (stage.is_number() && stage.get<int64_t>() == 0) from = 0;
     for (const Json& event : run.events)

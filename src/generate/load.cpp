@@ -55,6 +55,8 @@ static ModelConfig check_adapter(const SafetensorsFile& file, const Base& base) 
   if (kind == file.metadata().end() || kind->second != "adapter")
     fail("{} is no adapter file: `longhand finetune --lora` or `--adapters` makes one", file.path());
   ModelConfig made_with = read_config(file);
+  // Updates of layers hold beside rows for new words too (longhand/vocabulary.h).
+  if (!file.has("embedding.weight") && !file.has("output.bias")) made_with.vocab_size = base.config.vocab_size;
   if (made_with.plain() != base.config.plain())
     fail("{} was made for a model of another configuration than {}", file.path(), base.path);
   auto made_for = file.metadata().find("longhand.base");

@@ -6,6 +6,7 @@
 
 #include "longhand/error.h"
 #include "longhand/text.h"
+#include "src/text/lexicon.h"
 #include "src/text/words.h"
 
 namespace longhand {
@@ -33,6 +34,8 @@ struct Tokenizer::State {
   std::optional<WordVocabulary> words;  // in place of all that follows
   std::string model;
   sentencepiece::SentencePieceProcessor processor;
+  Lexicon lexicon;  // whose terms follow the pieces
+  int32_t pieces = 0;
   std::vector<std::string> bytes;  // of each token
   int32_t byte_token[256];         // -1 where the model has no byte fallback
   int32_t line_break = -1;         // the symbol for "\n", which makes the model one of ours: exact for every text
@@ -66,7 +69,7 @@ struct Tokenizer::State {
     append(line.substr(first), ids);
   }
 
-  void append_line(std::string_view line, std::vector<int32_t>& ids) const {
+  void append_pieces(std::string_view line, std::vector<int32_t>& ids) const {
     for (size_t first = 0; first < line.size();) {
       size_t end = chunk_end(line, first);
       std::string_view chunk = line.substr(first, end - first);
@@ -76,6 +79,18 @@ struct Tokenizer::State {
         append(chunk, ids);
       first = end;
     }
+  }
+
+  void append_line(std::string_view line, std::vector<int32_t>& ids) const {
+    size_t first = 0;
+    while (!lexicon.empty() && first < line.size()) {
+      Lexicon::Match match = lexicon.find(line, first);
+      if (match.bytes == 0) break;
+      append_pieces(line.substr(first, match.first - first), ids);
+      ids.push_back(pieces + match.term);
+      first = match.first + match.bytes;
+    }
+    append_pieces(line.substr(first), ids);
   }
 
   std::string piece_text(int32_t id) const {
@@ -89,7 +104,8 @@ struct Tokenizer::State {
 
   void tabulate() {
     std::fill(std::begin(byte_token), std::end(byte_token), -1);
-    for (int32_t id = 0; id < processor.GetPieceSize(); ++id) {
+    pieces = processor.GetPieceSize();
+    for (int32_t id = 0; id < pieces; ++id) {
       if (!processor.IsByte(id)) {
         bytes.push_back(piece_text(id));
         continue;
@@ -101,11 +117,13 @@ struct Tokenizer::State {
       byte_token[value] = id;
       bytes.push_back(std::string(1, static_cast<char>(value)));
     }
+    lexicon = Lexicon(lexicon_terms(model));
+    for (const LexiconTerm& term : lexicon.terms()) bytes.push_back(term.text);
   }
 
   int32_t find(std::string_view piece) const {
     int32_t id = processor.PieceToId(piece);
-    return id >= 0 && id < processor.GetPieceSize() && processor.IdToPiece(id) == piece ? id : -1;
+    return id >= 0 && id < pieces && processor.IdToPiece(id) == piece ? id : -1;
   }
 };
 
@@ -121,6 +139,8 @@ Tokenizer::Tokenizer(std::string_view model) : state_(std::make_shared<State>())
   std::vector<std::string> pieces;
   if (s.line_break < 0 && s.processor.Encode("a", &pieces).ok())
     s.leading_blank = !pieces.empty() && pieces[0].starts_with(blank_mark);
+  if (!s.lexicon.empty() && !takes_terms())
+    fail("tokenizer: its model changes a text or has no bytes to fall back on, and takes no terms of a lexicon");
 }
 
 Tokenizer Tokenizer::of_words(std::string_view list) {
@@ -161,6 +181,8 @@ std::string Tokenizer::piece_bytes(int32_t id) const {
   return state_->bytes[id];
 }
 
+bool Tokenizer::takes_terms() const { return !state_->words && state_->line_break >= 0; }
+int64_t Tokenizer::terms() const { return state_->words ? 0 : static_cast<int64_t>(state_->lexicon.terms().size()); }
 int64_t Tokenizer::vocab_size() const {
   return state_->words ? state_->words->size() : static_cast<int64_t>(state_->bytes.size());
 }

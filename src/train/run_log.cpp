@@ -84,7 +84,7 @@ void RunLog::write(const std::string& line) {
 }
 
 /// {"embedding": 0, "layers.0.attention": -1, ...}: the first stage in which some of a part trains, -1 for never.
-static Json training_parts(const TrainOptions& options) {
+static Json training_stages(const TrainOptions& options) {
   Json parts = Json::object();
   for (const ParameterInfo& info : parameter_list(options.config)) {
     size_t end = info.name.find('.');
@@ -105,7 +105,7 @@ void RunLog::meta(const Trainer& trainer, const MemoryPlan& plan, const std::str
                {"config", Json::parse(trainer.options().config.json())},
                {"parameters", plan.parameters},
                {"trained", plan.trained},
-               {"parts", training_parts(trainer.options())},
+               {"stages", training_stages(trainer.options())},
                {"steps", trainer.options().steps},
                {"device", trainer.device_name()},
                {"threads", threads},

@@ -47,7 +47,7 @@ TEST_CASE("a report holds every curve and needs no network") {
 
 TEST_CASE("a fine-tuning run shows its tasks, what trains from when on, and where its best weights were") {
   std::string log =
-      R"({"type":"meta","command":"longhand finetune x","parameters":9,"flags":{"patience":2},"parts":{"embedding":-1,"layers.0.attention":1,"layers.0.feedforward":0}})"
+      R"({"type":"meta","command":"longhand finetune x","parameters":9,"flags":{"patience":2},"stages":{"embedding":-1,"layers.0.attention":1,"layers.0.feedforward":0}})"
       "\n";
   for (int i = 0; i < 20; ++i)
     log += fmt::format(R"({{"type":"step","step":{},"loss":2,"segment":64}})"
