@@ -50,7 +50,7 @@ OPS_SRC  := $(wildcard tests/ops/*.cpp)
 BENCH_SRC := $(wildcard bench/*.cpp)
 
 .PHONY: all core help demo test test-sanitized test-core bench clean packages check format
-.SECONDARY:
+.PRECIOUS: $(BUILD)/obj/%.o
 
 all: $(BUILD)/longhand  ## build the program, build/longhand
 
