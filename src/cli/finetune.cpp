@@ -32,8 +32,9 @@ struct Finetune {
       command.add_option(name, field, help)->default_str("")->type_name(type)->group("Data");
     };
     add("--model,--init", training.run.init, "weights to start from", "FILE");
-    command.add_flag("--random-base", random_base,
-                     "in place of --model: draw weights of --preset, to see what a model of that size takes")
+    command
+        .add_flag("--random-base", random_base,
+                  "in place of --model: draw weights of --preset, to see what a model of that size takes")
         ->group("Data");
     add("--tokenizer", tokenizer_file, "with --random-base: take the vocabulary of a .model, weights or token file",
         "FILE");
@@ -78,10 +79,7 @@ struct Finetune {
     TrainOptions options = flags.options(command, common, checkpoint.empty() ? training.run.init : "", checkpoint);
     options.examples = true;
     if (!options.held.empty()) check_held(options);
-    TrainOptions sizes = options;
-    sizes.resolve(0);
-    if (options.micro_batch == 0) options.micro_batch = whole_part(options.lanes, tokens_at_a_time / sizes.segment);
-    encode.segment = sizes.segment, encode.seed = options.seed;
+    encode.seed = options.seed;
     if (options.augment) encode.augmenter = augmenter(options);
     if (!options.augment && !augment.thesauri.empty()) fail_usage("--thesaurus needs --augment");
 
@@ -203,10 +201,17 @@ struct Finetune {
       fail_usage("--curriculum loss ranks examples by the loss of their answers, and these have none");
   }
 
+  void fit_rows(TrainOptions& options) {
+    TrainOptions sizes = options;
+    sizes.resolve(0);
+    if (options.micro_batch == 0) options.micro_batch = whole_part(options.lanes, tokens_at_a_time / sizes.segment);
+    encode.segment = sizes.segment;
+  }
+
   TokenFile read(const Tokenizer& tokenizer, TrainOptions& options, FILE* out) {
     InstructionFile examples = read_all(), aside;
     if (!validation_data.empty()) aside = read_instructions(validation_data, encode.skip_bad);
-    find_heads_of(examples, aside, options);
+    find_heads_of(examples, aside, options), fit_rows(options);
     EncodedInstructions encoded =
         encode_instructions(tokenizer, examples, validation_data.empty() ? nullptr : &aside, encode);
     int64_t skipped = static_cast<int64_t>(examples.bad.size() + aside.bad.size() + encoded.bad.size());

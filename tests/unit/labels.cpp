@@ -123,11 +123,11 @@ TEST_CASE("labels stand behind their text, tags at the first token of their word
     CHECK(cut.tokens.size() <= 7 + static_cast<size_t>(lookahead));
   }
 
-  InstructionFile chat = read(
-      R"({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"},
-          {"role": "user", "content": "A room."}, {"role": "assistant", "content": "Where?"}], "state": "hotel"})"
-      "\n"
-      R"({"instruction": "A seat.", "output": "To where?", "state": "train"})");
+  InstructionFile chat =
+      read(R"({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}, )"
+           R"({"role": "user", "content": "A room."}, {"role": "assistant", "content": "Where?"}], "state": "hotel"})"
+           "\n"
+           R"({"instruction": "A seat.", "output": "To where?", "state": "train"})");
   EncodeOptions with_state{.template_path = "plain", .segment = 64, .validation = 0};
   find_heads(chat, {}, with_state.heads);
   encoded = encode_instructions(tokenizer, chat, nullptr, with_state);
