@@ -31,9 +31,10 @@ Speed measure_decode(Device& device, const ModelConfig& config, const ParameterS
 Speed measure_prefill(Device& device, const ModelConfig& config, const ParameterSet& weights, int64_t tokens,
                       int64_t rounds);
 
-/// Seconds of a pass of `rows` tokens of one text, logits after each; the median of `rounds`.
-double measure_pass(Device& device, const ModelConfig& config, const ParameterSet& weights, int64_t rows,
-                    int64_t window, int64_t rounds);
+/// Seconds of passes of so many rows of one text, logits after each; medians of `rounds`, in each of which every number
+/// of rows has its turn.
+std::vector<double> measure_passes(Device& device, const ModelConfig& config, const ParameterSet& weights,
+                                   std::span<const int64_t> rows, int64_t window, int64_t rounds);
 
 /// A text written twice side by side, stretch by stretch in turn: token by token, and with drafts of up to `speculate`.
 struct DraftedSpeed {

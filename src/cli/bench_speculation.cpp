@@ -27,15 +27,14 @@ Text read(const std::string& path, const Tokenizer& tokenizer, int64_t tokens) {
 
 void print_costs(Device& device, const ModelConfig& config, const ParameterSet& weights, const std::string& name,
                  const SpeculationFlags& flags, const Common& common) {
-  double one = 0;
+  const std::vector<int64_t> rows = {1, 2, 3, 4, 5, 8, 16, 32};
+  std::vector<double> seconds = measure_passes(device, config, weights, rows, flags.window, 15);
   std::string line;
-  for (int64_t rows : {1, 2, 3, 4, 5, 8, 16, 32}) {
-    double seconds = measure_pass(device, config, weights, rows, flags.window, 7);
-    if (rows == 1) one = seconds;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    double times = seconds[i] / seconds[0];
     if (common.json)
-      fmt::print("{}\n",
-                 Json{{"weights", name}, {"rows", rows}, {"seconds", seconds}, {"times", seconds / one}}.dump());
-    line += fmt::format(" {}: {:.2f},", rows, seconds / one);
+      fmt::print("{}\n", Json{{"weights", name}, {"rows", rows[i]}, {"seconds", seconds[i]}, {"times", times}}.dump());
+    line += fmt::format(" {}: {:.2f},", rows[i], times);
   }
   line.pop_back();
   if (!common.json) fmt::print("{}: a pass of so many rows takes so many times a pass of one:{}\n\n", name, line);
