@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """The tables of docs/ROOFLINE.md: least work and predicted times of every operation, what the kernels move beyond the least, and
-what training and decoding the presets would take.
+what training and decoding the presets would take; and those of docs/420.md: what 420 tokens/s of one text take.
 
 usage: bench/predict.py            print the tables
-       bench/predict.py --update   put them into docs/ROOFLINE.md, between its markers
-       bench/predict.py --check    fail when docs/ROOFLINE.md has others
+       bench/predict.py --update   put them into the two pages, between their markers
+       bench/predict.py --check    fail when the pages have others
 Needs build/bench/ops. Cards are those of bench/ops.cpp: 90% of bandwidth, 60% of what fp32 cores or mma.sync reach.
 """
 import json
@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..')
-PAGE = os.path.join(ROOT, 'docs', 'ROOFLINE.md')
+PAGES = [os.path.join(ROOT, 'docs', name) for name in ('ROOFLINE.md', '420.md')]
 
 # Bytes a second, bf16 operations a second: of the tensor cores as the data sheet has them (what cuBLASLt can use) and of mma.sync.
 CARDS = {'A100-80': (2.04e12, 312e12, 312e12), 'H100 SXM': (3.35e12, 989e12, 0.63 * 989e12)}
@@ -285,10 +285,74 @@ def decoding_table():
             yield f'| {name} | {sequences} | {matrices * 2 / 1e6:.0f} | {ring / 1e6:.0f} | {table / 1e6:.0f} | {rates} |'
 
 
+# docs/420.md: the goal, bytes a weight with its scales (int8: fp32, one a row; int4: fp16, one for 64), the cards' bandwidth.
+GOAL = 420
+WEIGHTS = {'bf16': lambda n, k: 2 * n * k, 'int8': lambda n, k: n * k + 4 * n, 'int4': lambda n, k: n * k // 2 + n * k // 64 * 2}
+A100 = {'A100-40': 1.555e12, 'A100-80': 2.039e12}
+SECOND_LEVEL = 40e6  # bytes of an A100's L2
+
+
+def matrices_7b(bytes_of):
+    """What every pass reads of the weights, without W_r, the embedding as the output layer."""
+    c = preset('7b')
+    heads, width, wide = c['n_head'] * c['d_head'], c['d_model'], c['d_ff']
+    layer = bytes_of(3 * heads, width) + bytes_of(width, heads) + bytes_of(wide, width) + bytes_of(width, wide)
+    return bytes_of(c['vocab_size'], width) + c['n_layer'] * layer
+
+
+def keys_7b(window, rows=1, texts=1, integers=False):
+    """Keys, values and R of all layers, bf16 or int8 with an fp32 scale a head; once a pass where a layer's lie in L2, otherwise once a row."""
+    c = preset('7b')
+    one = window * c['n_head'] * (c['d_head'] + 4 if integers else 2 * c['d_head'])
+    layer = (2 * texts + 1) * one
+    return c['n_layer'] * layer * (rows if layer > SECOND_LEVEL else 1)
+
+
+def bytes_table():
+    yield ('| weights | GB a pass | of 512 keys, GB | of 4,096 keys, GB | in int8, GB | 420 tokens/s, 512 keys: GB/s | of A100-40 | of A100-80 | '
+           '4,096 keys: of A100-80 | with keys in int8 |')
+    yield '|---|---|---|---|---|---|---|---|---|---|'
+    for name, bytes_of in WEIGHTS.items():
+        read, few, many, small = matrices_7b(bytes_of), keys_7b(512), keys_7b(4096), keys_7b(4096, integers=True)
+        needed = [100 * GOAL * moved / A100[card] for moved, card in
+                  ((read + few, 'A100-40'), (read + few, 'A100-80'), (read + many, 'A100-80'), (read + small, 'A100-80'))]
+        yield (f'| {name} | {read / 1e9:.2f} | {few / 1e9:.2f} | {many / 1e9:.2f} | {small / 1e9:.2f} | {GOAL * (read + few) / 1e9:,.0f} | '
+               + ' | '.join(f'{share:.0f}%' for share in needed) + ' |')
+
+
+def accepted():
+    """(text, tokens a pass, rows a pass) of bench/results/speculation.json, texts written again by the small model."""
+    with open(os.path.join(ROOT, 'bench', 'results', 'speculation.json'), encoding='utf-8') as file:
+        lines = [json.loads(line) for line in file]
+    found = [line for line in lines if line.get('task') == 'replayed' and line['weights'] == 'small']
+    return [(r['text'], r['tokens'] / r['passes'], 1 + r['drafted'] / r['passes']) for r in found]
+
+
+def paths_table():
+    yield ('| drafts as in | tokens a pass | rows a pass | ' + ' | '.join(f'{w}, {c}' for w in ('int8', 'int4') for c in A100)
+           + ' | int8, 4,096 keys in int8, A100-80 | int4, 4,096 keys in int8, A100-80 |')
+    yield '|---|---|---|' + '---|' * 6
+    for text, tokens, rows in [('none', 1, 1)] + accepted():
+        def share(weights, keys, bandwidth):
+            return f'{100 * GOAL / tokens * (matrices_7b(WEIGHTS[weights]) + keys) / bandwidth:.0f}%'
+        few = ' | '.join(share(weights, keys_7b(512, rows), bandwidth) for weights in ('int8', 'int4') for bandwidth in A100.values())
+        many = ' | '.join(share(weights, keys_7b(4096, rows, integers=True), A100['A100-80']) for weights in ('int8', 'int4'))
+        yield f'| {text} | {tokens:.2f} | {rows:.2f} | {few} | {many} |'
+
+
+def batch_table():
+    yield '| texts | ' + ' | '.join(f'{w}, {k} keys' for w in WEIGHTS for k in (512, 4096)) + ' |'
+    yield '|---|' + '---|' * 6
+    for texts in (1, 2, 4, 8, 16):
+        shares = (100 * GOAL / texts * (matrices_7b(b) + keys_7b(k, texts=texts)) / A100['A100-80'] for b in WEIGHTS.values() for k in (512, 4096))
+        yield f'| {texts} | ' + ' | '.join(f'{share:.0f}%' for share in shares) + ' |'
+
+
 def tables():
     listing = operations()
     return {'operations': listing.strip(), 'kernels': '\n'.join(kernel_table(least_work(listing))),
-            'training': '\n'.join(training_table()), 'decoding': '\n'.join(decoding_table())}
+            'training': '\n'.join(training_table()), 'decoding': '\n'.join(decoding_table()),
+            '420 bytes': '\n'.join(bytes_table()), '420 paths': '\n'.join(paths_table()), '420 batch': '\n'.join(batch_table())}
 
 
 def main():
@@ -299,16 +363,17 @@ def main():
     if sys.argv[1] not in ('--update', '--check'):
         print(__doc__, file=sys.stderr)
         return 2
-    with open(PAGE, encoding='utf-8') as file:
-        old = new = file.read()
-    for name, table in found.items():
-        new = re.sub(rf'(<!-- {name} -->\n).*?(<!-- end -->)', lambda m: f'{m[1]}{table}\n{m[2]}', new, flags=re.S)
-    if sys.argv[1] == '--update':
-        with open(PAGE, 'w', encoding='utf-8') as file:
-            file.write(new)
-    elif new != old:
-        print('docs/ROOFLINE.md is not what bench/predict.py prints: run bench/predict.py --update', file=sys.stderr)
-        return 1
+    for page in PAGES:
+        with open(page, encoding='utf-8') as file:
+            old = new = file.read()
+        for name, table in found.items():
+            new = re.sub(rf'(<!-- {name} -->\n).*?(<!-- end -->)', lambda m: f'{m[1]}{table}\n{m[2]}', new, flags=re.S)
+        if sys.argv[1] == '--update':
+            with open(page, 'w', encoding='utf-8') as file:
+                file.write(new)
+        elif new != old:
+            print(f'{os.path.relpath(page, ROOT)} is not what bench/predict.py prints: run bench/predict.py --update', file=sys.stderr)
+            return 1
     return 0
 
 
