@@ -24,6 +24,8 @@ eval=("$longhand" eval --data numbers.jsonl --template plain --validation-ratio 
 "${eval[@]}" --model fast/model.safetensors --limit 12 --output answers.jsonl >eval.txt || cat eval.txt
 check "eval answers the examples that fine-tuning held back, and alike" \
   cmp <(sed 's/,"before.*//; s/}$//' fast/answers.jsonl) <(sed 's/}$//' answers.jsonl)
+check "drafts change no answer" \
+  cmp answers.jsonl <("${eval[@]}" --model fast/model.safetensors --limit 12 --speculate 7 --output drafted.jsonl >/dev/null; cat drafted.jsonl)
 nats() { "${eval[@]}" --json "$@" | sed -nE 's/.*"mean".*"nats":([0-9.]+).*/\1/p'; }
 check "the tuned model is nearer to what is wanted" \
   awk -v a="$(nats --model fast/model.safetensors)" -v b="$(nats --model "$model")" 'BEGIN { exit !(a > 0 && a < b / 2) }'
