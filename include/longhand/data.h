@@ -102,7 +102,7 @@ class Loader {
   virtual LoaderState state() const = 0;
   virtual void restore(const LoaderState& state) = 0;  // fails when it is of other batches
   virtual int64_t batches_per_epoch() const = 0;       // of the first
-  /// Batches of so many epochs, the last begun one counted whole.
+  /// Batches until so many epochs' tokens have been given out.
   virtual int64_t batches_in(double epochs) const;
 
   /// Whether a curriculum by loss still waits for the losses of its examples; they are kept in checkpoints.

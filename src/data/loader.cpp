@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "longhand/data.h"
 
@@ -109,16 +110,17 @@ int64_t LaneLoader::batches_in(double epochs) const {
   State walk;
   walk.lane_length = state_->lane_length, walk.growth = state_->growth;
   walk.start();
-  auto to_the_next = [&] {  // epoch; the batches of the one at hand
-    int64_t first = walk.at.step;
-    for (int64_t epoch = walk.at.epoch; walk.at.epoch == epoch;) walk.go_on();
-    return walk.at.step - first;
+  double whole = std::floor(epochs), part = epochs - whole;
+  auto feed = [](State& from, double most) {  // tokens of every lane, up to the epoch's end
+    int64_t epoch = from.at.epoch, fed = 0;
+    while (from.at.epoch == epoch && static_cast<double>(fed) < most) fed += from.segment, from.go_on();
+    return static_cast<double>(fed);
   };
-  double whole = std::floor(epochs);
-  while (walk.at.epoch < static_cast<int64_t>(whole)) to_the_next();
-  int64_t before = walk.at.step;
-  auto part = static_cast<int64_t>(std::ceil((epochs - whole) * static_cast<double>(to_the_next()) - 1e-9));
-  return std::max<int64_t>(1, before + part);
+  constexpr double all = std::numeric_limits<double>::infinity();
+  while (walk.at.epoch < static_cast<int64_t>(whole)) feed(walk, all);
+  State ahead = walk;
+  feed(walk, part * feed(ahead, all) - 1e-6);
+  return std::max<int64_t>(1, walk.at.step);
 }
 
 }  // namespace longhand

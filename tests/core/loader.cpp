@@ -93,6 +93,11 @@ TEST_CASE("growing segments follow one another in every lane, and an epoch ends 
     }
     CHECK(loader.batches_per_epoch() == ends[0]);
     CHECK(loader.batches_in(2) == ends[1]);
+    int64_t half = loader.batches_in(0.5), fed = 0, end = 0;
+    for (int64_t step = 0; step < ends[0]; ++step) end += growth.length(step);
+    for (int64_t step = 0; step < half; ++step) fed += growth.length(step);
+    CHECK(2 * fed >= end);
+    CHECK(2 * (fed - growth.length(half - 1)) < end);
     CHECK(loader.batches_in(1.5) == ends[0] + (ends[1] - ends[0] + 1) / 2);
   }
 }
