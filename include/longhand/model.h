@@ -20,16 +20,18 @@ namespace longhand {
 
 /// What is fixed before the first step: it decides every size.
 struct PassShape {
-  int64_t lanes = 1;        // B
-  int64_t segment = 0;      // T at most; a batch may be shorter
-  int64_t memory = 0;       // memory rows at most; 0 = none is kept
-  bool training = true;     // keep what the backward pass needs
-  bool recompute = false;   // keep only each layer's input and run the layer again in the backward pass
-  int64_t loss_rows = 512;  // rows of logits held at a time
+  int64_t lanes = 1;          // B
+  int64_t segment = 0;        // T at most; a batch may be shorter
+  int64_t memory = 0;         // memory rows at most; 0 = none is kept
+  bool training = true;       // keep what the backward pass needs
+  bool recompute = false;     // keep only each layer's input and run the layer again in the backward pass
+  int64_t loss_rows = 512;    // rows of logits held at a time
+  bool lora_dropout = false;  // room for DropoutRates::lora
 };
 
 struct DropoutRates {
   float embedding = 0, attention = 0, residual = 0, activation = 0, feedforward = 0;
+  float lora = 0;  // of the input of low-rank updates, a mask for each site: B A dropout(x)
 };
 
 /// What a head is to say after reading token `row` of a lane. The words of one example make up a sequence of tags.
@@ -37,6 +39,9 @@ struct HeadTarget {
   int32_t head, lane, row, label, example;
   float weight;
 };
+
+/// What dropout before a low-rank update draws: uses of their own, 16 to 22, behind those that random.h names.
+constexpr RandomUse lora_dropout_use(LoraSite site) { return static_cast<RandomUse>(16 + static_cast<uint32_t>(site)); }
 
 /// Host tensors of one step. Position-major: entry [i, b] is token i of lane b.
 struct Batch {

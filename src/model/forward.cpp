@@ -6,9 +6,6 @@
 
 namespace longhand {
 
-/// The first elements of a buffer under the shape of the current step.
-static Tensor front(const Tensor& buffer, const Shape& shape) { return Tensor(buffer.data(), buffer.type(), shape); }
-
 AttentionMask Pass::State::mask() const {
   return {.max_distance = config.same_length ? config.mem_len - 1 : -1,
           .document_start = has_documents ? ConstTensor(document_start.rows(0, segment)) : ConstTensor()};

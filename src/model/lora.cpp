@@ -1,9 +1,9 @@
 // Low-rank updates (Hu et al. 2021, "LoRA"), beside the matrices that they belong to:
 //
-//   s = (alpha / r) A x;   out = W x + B s
-//   dB += d_out^T s;   d_s = (alpha / r) B^T d_out;   dA += d_s^T x;   d_x += A^T d_s
+//   z = dropout(x);   s = (alpha / r) A z;   out = W x + B s
+//   dB += d_out^T s;   d_s = (alpha / r) B^T d_out;   dA += d_s^T z;   d_x += mask * A^T d_s
 //
-// s is computed again in the backward pass.
+// z and s are computed again in the backward pass.
 #include "src/model/pass_state.h"
 
 namespace longhand {
@@ -13,6 +13,11 @@ void Pass::State::lay_out_lora() {
   int64_t rows = (shape.segment + shape.memory) * shape.lanes, rank = config.lora_rank;
   lora_scale = scratch_arena.take(type, {rank, rank});
   lora_product = scratch_arena.take(type, {rows, rank}), lora_scaled = scratch_arena.take(type, {rows, rank});
+  if (shape.lora_dropout) {
+    int64_t elements = rows * std::max(config.d_model, config.n_head * config.d_head);
+    if (config.lora_on(LoraSite::down)) elements = std::max(elements, shape.segment * shape.lanes * config.d_ff);
+    lora_dropped = scratch_arena.take(type, {elements});
+  }
 }
 
 void Pass::State::fill_lora_scale() {
@@ -34,9 +39,23 @@ ConstTensor Pass::State::low_rank(const Tensor& a, const ConstTensor& x) {
   return scaled;
 }
 
+Dropout Pass::State::lora_dropout(int64_t layer, LoraSite site) const {
+  return dropout(rates.lora, lora_dropout_use(site), layer);
+}
+
+// What A reads: dropout(x).
+ConstTensor Pass::State::lora_input(int64_t layer, LoraSite site, const ConstTensor& x) {
+  Dropout mask = lora_dropout(layer, site);
+  if (!mask) return x;
+  Tensor dropped = front(lora_dropped, x.shape());
+  device->layernorm_forward({.sum = dropped, .x = x, .dropout = mask});
+  return dropped;
+}
+
 void Pass::State::lora_forward(int64_t layer, LoraSite site, const Tensor& out, const ConstTensor& x) {
   const LoraTensors& w = weights->layers[layer].low_rank(site);
-  if (w.a) device->matmul({.out = out, .a = low_rank(w.a, x), .b = w.b, .accumulate = true});
+  if (w.a.empty()) return;
+  device->matmul({.out = out, .a = low_rank(w.a, lora_input(layer, site, x)), .b = w.b, .accumulate = true});
 }
 
 // d_x may be empty, or hold the last rows of x alone.
@@ -44,14 +63,23 @@ void Pass::State::lora_backward(int64_t layer, LoraSite site, const ConstTensor&
                                 const Tensor& d_x) {
   const LoraTensors &w = weights->layers[layer].low_rank(site), &g = gradients->layers[layer].low_rank(site);
   if (w.a.empty()) return;
-  if (g.b) weight_gradient(g.b, d_out, low_rank(w.a, x));
+  ConstTensor z = lora_input(layer, site, x);
+  if (g.b) weight_gradient(g.b, d_out, low_rank(w.a, z));
   Tensor product = lora_product.rows(0, x.size(0)), d_s = lora_scaled.rows(0, x.size(0));
   device->matmul({.out = product, .a = d_out, .b = w.b, .transpose_b = false});
   device->matmul({.out = d_s, .a = product, .b = lora_scale});
-  weight_gradient(g.a, d_s, x);
+  weight_gradient(g.a, d_s, z);
   if (d_x.empty()) return;
-  ConstTensor last = d_s.rows(x.size(0) - d_x.size(0), d_x.size(0));
-  device->matmul({.out = d_x, .a = last, .b = w.a, .transpose_b = false, .accumulate = true});
+  int64_t skip = x.size(0) - d_x.size(0);
+  Dropout mask = lora_dropout(layer, site);
+  if (!mask) {
+    device->matmul({.out = d_x, .a = d_s.rows(skip, d_x.size(0)), .b = w.a, .transpose_b = false, .accumulate = true});
+    return;
+  }
+  Tensor d_z = front(lora_dropped, x.shape());
+  device->matmul({.out = d_z, .a = d_s, .b = w.a, .transpose_b = false});
+  device->activation_backward({.d_x = d_z, .d_out = d_z, .activation = Activation::none, .dropout = mask});
+  device->add({.out = d_x, .a = d_x, .b = d_z.rows(skip, d_x.size(0))});
 }
 
 void Pass::State::weight_gradient(const Tensor& d_weight, const ConstTensor& d_out, const ConstTensor& x) {

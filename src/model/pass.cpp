@@ -142,7 +142,7 @@ static uint64_t mixed(std::initializer_list<uint64_t> values) {
 void Pass::State::repeat(Part part, bool with_loss, const std::function<void()>& work) {
   if (!shape.training) return work();  // texts of every length come to be scored: few stretches repeat
   uint64_t dropped = 0;
-  for (float rate : {rates.embedding, rates.attention, rates.residual, rates.activation, rates.feedforward})
+  for (float rate : {rates.embedding, rates.attention, rates.residual, rates.activation, rates.feedforward, rates.lora})
     dropped = dropped << 1 | (rate > 0);
   auto bits = [](float x) { return static_cast<uint64_t>(std::bit_cast<uint32_t>(x)); };
   uint64_t key = mixed({identity, static_cast<uint64_t>(part), static_cast<uint64_t>(segment),
@@ -151,7 +151,7 @@ void Pass::State::repeat(Part part, bool with_loss, const std::function<void()>&
   uint64_t arguments = mixed({bits(loss.smoothing), bits(loss.gamma), bits(loss.scale)});
   if (dropped)
     arguments = mixed({arguments, seed, step, bits(rates.embedding), bits(rates.attention), bits(rates.residual),
-                       bits(rates.activation), bits(rates.feedforward)});
+                       bits(rates.activation), bits(rates.feedforward), bits(rates.lora)});
   bool in_pages = config.topk > 0 && config.topk_mode == TopkMode::block;
   if (in_pages) arguments = mixed({arguments, static_cast<uint64_t>(first_position)});
   device->repeat(key, arguments, work);
@@ -181,6 +181,7 @@ std::vector<std::pair<std::string, int64_t>> Pass::plan(const ModelConfig& confi
 
 double Pass::forward(const Batch& batch, const LossOptions& loss, const DropoutRates& dropout, uint64_t seed,
                      uint64_t step) {
+  if (dropout.lora > 0 && !state_->shape.lora_dropout) fail("this pass has no room for dropout in low-rank updates");
   state_->rates = dropout, state_->seed = seed, state_->step = step;
   return state_->forward(batch, loss);
 }

@@ -86,6 +86,8 @@ struct Pass::State {
 
   // Low-rank updates, in src/model/lora.cpp.
   ConstTensor low_rank(const Tensor& a, const ConstTensor& x);
+  Dropout lora_dropout(int64_t layer, LoraSite site) const;
+  ConstTensor lora_input(int64_t layer, LoraSite site, const ConstTensor& x);
   void lora_forward(int64_t layer, LoraSite site, const Tensor& out, const ConstTensor& x);
   void lora_backward(int64_t layer, LoraSite site, const ConstTensor& d_out, const ConstTensor& x, const Tensor& d_x);
 
@@ -131,6 +133,7 @@ struct Pass::State {
   Tensor wide;                                   // packed weights on their way into a product (project_back)
   Tensor lora_scale;                             // [r, r], alpha / r on its diagonal
   Tensor lora_product, lora_scaled;              // [(T or K) B, r]: A x; (alpha / r) A x
+  Tensor lora_dropped;                           // dropout(x), or its gradient, [(T or K) B, in]
   Tensor d_adapter;                              // [T, B, b]: of an adapter's bottleneck
   Tensor output;                                 // [T, B, D]: attention or feed-forward output before it joins
   Tensor logits;                                 // [loss_rows, V]
@@ -146,6 +149,9 @@ struct Pass::State {
   DropoutRates rates;
   uint64_t seed = 0, step = 0;
 };
+
+/// The first elements of a buffer under the shape of the current step.
+inline Tensor front(const Tensor& buffer, const Shape& shape) { return Tensor(buffer.data(), buffer.type(), shape); }
 
 /// [T, B, D] as the matrix [T B, D].
 inline Tensor matrix(const Tensor& t) { return t.reshape({t.size(0) * t.size(1), t.size(2)}); }

@@ -78,6 +78,7 @@ void visit_finetune_flags(Options& o, Visitor&& on) {
   on(F{"--lora-sites,--lora-target-modules",
        "matrices with an update: q, k, v, position, output, up, down, separated by commas (default q,v)"},
      o.config.lora_sites);
+  on(F{"--lora-dropout", "of what the low-rank updates read (default 0)"}, o.dropout.lora);
   on(F{"--adapters,--adapter-width", "width of the bottleneck adapters behind parts of every layer; 0 (default): none"},
      o.config.adapter_width);
   on(F{"--adapter-sites", "parts with an adapter: attention, feedforward (default: both)"}, o.config.adapter_sites);

@@ -59,7 +59,8 @@ void check(const TrainOptions& o) {
   const DropoutRates& d = o.dropout;
   in_range("--dropout-embedding", d.embedding, 0, 0.99), in_range("--dropout-attention", d.attention, 0, 0.99);
   in_range("--dropout-residual", d.residual, 0, 0.99), in_range("--dropout-activation", d.activation, 0, 0.99);
-  in_range("--dropout-feedforward", d.feedforward, 0, 0.99);
+  in_range("--dropout-feedforward", d.feedforward, 0, 0.99), in_range("--lora-dropout", d.lora, 0, 0.99);
+  if (d.lora > 0 && o.config.lora_rank == 0) fail_usage("--lora-dropout needs --lora");
   if (!(o.curriculum_start > 0 && o.curriculum_start <= 1))
     fail_usage("--curriculum-start {}: it is a share above 0, at most 1", o.curriculum_start);
   if (o.curriculum_steps < 0) fail_usage("--curriculum-steps {}: it cannot be negative", o.curriculum_steps);
@@ -201,7 +202,8 @@ PassShape TrainOptions::pass_shape() const {
           .segment = segment,
           .memory = examples ? 0 : config.mem_len,
           .training = true,
-          .recompute = recompute};
+          .recompute = recompute,
+          .lora_dropout = dropout.lora > 0};
 }
 
 PassShape TrainOptions::validation_shape() const {

@@ -70,7 +70,10 @@ TEST_CASE("fine-tuning that is saved and restored ends in the same bits, low-ran
   auto device = make_device("cpu", {.threads = 1});
   for (int mode : {0, 1, 2, 3, 4}) {
     TrainOptions options = example_options();
-    if (mode == 1) options.config.lora_rank = 2, options.config.lora_sites = "q,k,v,position,output,up,down";
+    if (mode == 1) {
+      options.config.lora_rank = 2, options.config.lora_sites = "q,k,v,position,output,up,down";
+      options.dropout.lora = 0.1f;
+    }
     if (mode == 2) options.train_only = "*.bias", options.type = Dtype::bf16;
     if (mode == 3) options.config.adapter_width = 3, options.recompute = true;
     if (mode == 4) options.config.adapter_width = 3, options.type = Dtype::bf16, options.unfreeze = true;

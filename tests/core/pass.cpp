@@ -56,7 +56,11 @@ struct Bench {
     return b;
   }
   PassShape shape(bool training = true) const {
-    return {.lanes = lanes, .segment = segment, .memory = config.mem_len, .training = training};
+    return {.lanes = lanes,
+            .segment = segment,
+            .memory = config.mem_len,
+            .training = training,
+            .lora_dropout = config.lora_rank > 0};
   }
   /// Sum of the losses of three segments; gradients are left in `gradients`.
   double run(const PassShape& shape, const DropoutRates& dropout = {}) {
@@ -78,7 +82,7 @@ struct Bench {
 };
 
 const DropoutRates all_dropouts{
-    .embedding = 0.1f, .attention = 0.2f, .residual = 0.1f, .activation = 0.1f, .feedforward = 0.3f};
+    .embedding = 0.1f, .attention = 0.2f, .residual = 0.1f, .activation = 0.1f, .feedforward = 0.3f, .lora = 0.2f};
 
 }  // namespace
 
@@ -86,6 +90,7 @@ TEST_CASE("recomputation gives the same bits") {
   for (NormPlacement norm : {NormPlacement::pre, NormPlacement::post})
     for (int64_t topk : {0, 4}) {
       ModelConfig config = small_config(norm);
+      config.lora_rank = 2, config.lora_sites = every_site;
       config.topk = topk, config.segments = topk > 0;
       config.adapter_width = 5, config.adapter_sites = topk > 0 ? "attention" : "feedforward";
       Bench bench(config);
@@ -124,6 +129,7 @@ TEST_CASE(
     config.lora_rank = 3, config.lora_alpha = 6, config.lora_sites = every_site;
     config.adapter_width = 5;
     Bench bench(config);
+    DropoutRates dropout = norm == NormPlacement::pre ? DropoutRates{} : all_dropouts;
     // Memory carries no gradient: one segment after a warm-up segment whose memory is frozen by restoring it.
     auto loss_of_second = [&](bool training) {
       for (const Tensor& g : bench.gradients.tensors()) bench.device->zero(g);
@@ -133,7 +139,7 @@ TEST_CASE(
         Tensor memory = pass.memory(l);
         for (int64_t i = 0; i < memory.elements(); ++i) memory.as<float>()[i] = std::sin(static_cast<float>(i + 7 * l));
       }
-      double loss = pass.forward(bench.batch(1), {}, {}, 1, 0);
+      double loss = pass.forward(bench.batch(1), {}, dropout, 1, 0);
       if (training) pass.backward();
       return loss;
     };
@@ -158,6 +164,31 @@ TEST_CASE(
       CAPTURE(bench.weights.list()[p].name);
       CHECK(slope == doctest::Approx(length).epsilon(0.01));
     }
+  }
+}
+
+TEST_CASE("dropout before a low-rank update leaves what the update does on average") {
+  constexpr int draws = 200;
+  auto loss = [](Bench& bench, float rate, uint64_t step) {
+    Pass pass(*bench.device, bench.config, bench.weights, nullptr, bench.shape(false), Dtype::fp32);
+    return pass.forward(bench.batch(0), {}, {.lora = rate}, 1, step);
+  };
+  ModelConfig config = small_config(NormPlacement::pre);
+  Bench plain(config);
+  double without = loss(plain, 0, 0);
+  for (const std::string site : {"v", "output"}) {
+    CAPTURE(site);
+    config.lora_rank = 3, config.lora_alpha = 0.3f, config.lora_sites = site;  // so small that the loss is linear in it
+    Bench bench(config);
+    double effect = loss(bench, 0, 0) - without, mean = 0, squares = 0;
+    for (uint64_t step = 0; step < draws; ++step) {
+      double dropped = loss(bench, 0.5f, step) - without;
+      mean += dropped / draws, squares += dropped * dropped / draws;
+    }
+    double error = std::sqrt((squares - mean * mean) / draws);
+    CHECK(error > 0);
+    CHECK(std::abs(effect) > 10 * error);
+    CHECK(std::abs(mean - effect) < 4 * error);
   }
 }
 
@@ -219,7 +250,9 @@ TEST_CASE("fresh adapters leave the model as it is, to the bit") {
     for (const LayerTensors& layer : adapted.weights.layers)
       for (const AdapterTensors& a : layer.adapters)
         adapted.device->zero(a.up), adapted.device->zero(a.up_bias), adapted.device->zero(a.down_bias);
-    CHECK(adapted.run(adapted.shape(), all_dropouts) == plain.run(plain.shape(), all_dropouts));
+    DropoutRates dropout = all_dropouts;
+    dropout.lora = 0;
+    CHECK(adapted.run(adapted.shape(), dropout) == plain.run(plain.shape(), dropout));
   }
 }
 

@@ -59,11 +59,13 @@ refused "bottleneck adapters of two files" 1 "both hold bottleneck adapters" "$l
 refused "adapters in another format" 1 "adapters beside its weights" "$longhand" export --model whole.safetensors --output x
 refused "adapters of other weights" 1 "other weights" "$longhand" score --model merged.safetensors \
   --adapter narrow/adapter.safetensors --text a
+refused "dropout of updates that are not there" 2 "--lora-dropout needs --lora" "$longhand" finetune --model "$model" \
+  --data data.jsonl --max-seq-length 256 --lora-dropout 0.1
 refused "an unknown part of a layer" 2 '"x" has no adapter' "$longhand" finetune --model "$model" --data data.jsonl \
   --adapters 4 --adapter-sites x
 check "plan knows adapters" grep -q '"gradients":530432,' <("$longhand" plan --preset tiny --adapters 64 --json)
 
-lora=("$longhand" finetune --model "$model" --data data.jsonl "${short[@]}" --steps 12 --lora 4 --dropout 0.1
+lora=("$longhand" finetune --model "$model" --data data.jsonl "${short[@]}" --steps 12 --lora 4 --dropout 0.1 --lora-dropout 0.1
   --adapters 8 --adapter-sites feedforward
   --checkpoint-every 2)
 "${lora[@]}" --output through >/dev/null
