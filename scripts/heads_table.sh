@@ -36,13 +36,13 @@ tune() {
 
 tune topics topics
 tune topics-lora topics --lora 8 --lora-sites q,k,v,output,up,down
-tune topics-frozen topics --train-only 'head.*'
-for lookahead in 0 2 4; do
+tune topics-frozen topics --freeze 'embedding.*,layers.*,norm.*'
+for lookahead in 0 4; do
   tune tags-$lookahead tags --lookahead $lookahead
   tune tags-crf-$lookahead tags --lookahead $lookahead --crf
 done
 tune tags-crf-lora tags --lookahead 4 --crf --lora 8 --lora-sites q,k,v,output,up,down
-tune tags-crf-frozen tags --lookahead 4 --crf --train-only 'head.*'
+tune tags-crf-frozen tags --lookahead 4 --crf --freeze 'embedding.*,layers.*,norm.*'
 
 python3 - "$runs" "$steps" >"$result" <<'PYTHON'
 import json, sys
@@ -76,7 +76,7 @@ print(f'''```
 
 ```
 {"run":<18}{"lookahead":>9}{"crf":>5}{"trained":>10}{"words":>7}{"accuracy":>10}{"precision":>11}{"recall":>8}{"F1":>8}''')
-for name in [f'tags{crf}-{k}' for k in (0, 2, 4) for crf in ('', '-crf')] + ['tags-crf-lora', 'tags-crf-frozen']:
+for name in [f'tags{crf}-{k}' for k in (0, 4) for crf in ('', '-crf')] + ['tags-crf-lora', 'tags-crf-frozen']:
     s, trained = row(name)
     lookahead = name[-1] if name[-1].isdigit() else '4'
     print(f'{name:<18}{lookahead:>9}{"yes" if "crf" in name else "no":>5}{trained:>10}{s["labels"]:>7}{percent(s["accuracy"]):>10}'
