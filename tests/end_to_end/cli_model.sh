@@ -88,6 +88,20 @@ talk=("$longhand" chat --model text.safetensors --threads 1 --tokens 20 --temper
 printf 'The cat\nThe cat\nThe cat\n' | "${talk[@]}" --session plain >plain.txt
 printf 'The cat\nThe cat\nThe cat\n' | "${talk[@]}" --session drafted --speculate 8 >drafted.txt
 check "a conversation with drafts is the same, and so is its file" bash -c "cmp -s plain.txt drafted.txt && cmp -s plain drafted"
+# Rings and the keys that are attended to.
+far=("${text[@]}" --prompt "The cat number" --tokens 200 --window 300 --seed 4 --ignore-end)
+"${far[@]}" >dense.txt
+"${far[@]}" --ring fp32 --attention pages --pages 6 >pages.txt
+check "all pages are the dense text" cmp -s dense.txt pages.txt
+for flags in "--ring bf16" "--ring int8" "--ring int8 --attention pages --pages 2" "--ring bf16 --attention topk --keys 9"; do
+  check "as many tokens with $flags" grep -q '"finish_reason":"length"' <("${far[@]}" $flags --json)
+done
+printf 'The cat\n' | "${talk[@]}" --session narrow --window 300 --ring int8 --attention pages --pages 2 >narrow.txt
+refused "a session of another ring is refused" 1 "a ring of i8" "${talk[@]}" --session narrow --window 300 --attention pages --pages 2
+refused "a ring of no such type is refused" 2 "--ring fp16" "${text[@]}" --prompt a --ring fp16
+refused "pages without their number are refused" 2 "--pages N" "${text[@]}" --prompt a --attention pages
+refused "a number of pages alone is refused" 2 "--attention pages" "${text[@]}" --prompt a --pages 4
+refused "keys with pages are refused" 2 "--attention topk" "${text[@]}" --prompt a --attention pages --pages 4 --keys 3
 refused "too long drafts are refused" 2 "--speculate 33" "${text[@]}" --prompt a --speculate 33
 
 # Choices: a text is one of them, whatever the model would have written.
