@@ -68,7 +68,8 @@ void measure_attention(Device& device, const ModelConfig& config, int64_t window
                        std::vector<AttentionSpeed>& lines);
 
 /// Bits a byte over the first tokens of every validation stream, `tokens` in all, each stream from nothing; the first
-/// `skip` tokens of a stream are read but not counted, and streams no longer than that are left out.
+/// `skip` tokens of a stream are read but not counted (so that of few tokens, few streams are read), and streams no
+/// longer than that are left out.
 double bits_per_byte(Device& device, const LoadedModel& model, const TokenFile& data, int64_t tokens,
                      DecoderShape shape = {}, int64_t skip = 0);
 

@@ -89,11 +89,13 @@ double bits_per_byte(Device& device, const LoadedModel& model, const TokenFile& 
   int64_t long_enough = std::count_if(data.validation().begin(), data.validation().end(),
                                       [&](const TokenStream& stream) { return stream.size() - 1 > skip; });
   if (long_enough == 0) fail("no validation stream has more than {} tokens", skip + 1);
-  int64_t each = tokens / long_enough;
+  // What is read and not counted must not outweigh what is: then fewer streams.
+  int64_t each = std::max(tokens / long_enough, std::min(tokens, skip)), counted = 0;
   double nats = 0, bytes = 0;
   for (const TokenStream& stream : data.validation()) {
-    if (stream.size() - 1 <= skip) continue;
+    if (stream.size() - 1 <= skip || counted >= tokens) continue;
     int64_t count = std::min(skip + each, stream.size() - 1);
+    counted += count - skip;
     scorer.decoder().reset(0);
     for (int64_t first = 0; first < count; first += chunk) {
       int64_t part = std::min(chunk, count - first);
