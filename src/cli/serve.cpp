@@ -47,7 +47,7 @@ struct NamedFile {
 
 NamedFile parse_adapter(const std::string& text) {
   size_t equals = text.find('=');
-  if (equals == 0 || equals + 1 >= text.size())
+  if (equals == text.npos || equals == 0 || equals + 1 == text.size())
     fail_usage("--adapter {}: a name and a file are needed: NAME=FILE", text);
   return {text.substr(0, equals), text.substr(equals + 1)};
 }

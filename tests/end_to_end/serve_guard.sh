@@ -23,10 +23,10 @@ check "each slow client is told 408" test "$(field 'd["answers"]' <slow.json)" =
 check "at the time that is allowed, however the bytes trickle in" test "$(field 'd["longest"] < 12' <slow.json)" = True
 stop
 
-# As many slow clients as there are connections: the slowest give way.
+# More slow clients than there are connections: the slowest give way.
 start --connections 8 --read-timeout 60
 port=${url##*:}
-python3 "$lib/slow_clients.py" "$port" 8 0.05 15 >slow.json &
+python3 "$lib/slow_clients.py" "$port" 12 0.05 15 >slow.json &
 slow=$!
 came_through() {  # long before the slow ones give up
   for _ in $(seq 25); do
@@ -35,8 +35,15 @@ came_through() {  # long before the slow ones give up
   done
   return 1
 }
-sleep 0.5
-check "a client finds a place among as many slow ones as there are connections" came_through
+crowded() {  # until all of them are there
+  for _ in $(seq 200); do
+    curl -sS "$url/health" 2>/dev/null | grep -q 'too many connections' && return
+    sleep 0.02
+  done
+  return 1
+}
+check "more slow clients than connections leave no room at first" crowded
+check "then a client finds a place among them" came_through
 long() { post /v1/completions '{"prompt":"a","max_tokens":400,"ignore_eos":true}'; }
 for i in 1 2 3; do long >long.$i & done
 wait $(jobs -p | grep -vx $server)
