@@ -9,7 +9,8 @@ steps=${1:-20} preset=${PRESET:-7b} segment=${SEGMENT:-64}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-need=$((preset == 7b ? 9 : 1))
+need=1
+[ "$preset" != 7b ] || need=9
 free=$(awk '/MemAvailable/ { printf "%d", $2 / 1e6 }' /proc/meminfo)
 [ "$free" -ge "$need" ] || { echo "lora_7b: $free GB of memory are free, the run takes about $need" >&2; exit 1; }
 
