@@ -25,17 +25,16 @@ train=(build/longhand finetune --preset "$preset" --random-base --base int8 --to
 [ -z "${OUTPUT:-}" ] || train+=(--output "$OUTPUT")  # the adapter, and a checkpoint with the 7 GB beside it
 
 echo "${train[*]}" | sed "s|$work/||"
-start=$(date +%s.%N)
-/usr/bin/time -f '%M' -o "$work/peak" "${train[@]}" --json 2>"$work/log" >"$work/steps" || { cat "$work/log"; exit 1; }
-end=$(date +%s.%N)
-cat "$work/log"
-awk -F'[:,}]' -v peak="$(tail -1 "$work/peak")" -v all="$(echo "$end - $start" | bc)" -v tokens="$segment" '
-  { for (i = 1; i < NF; ++i) { if ($i ~ /"loss"/) loss = $(i + 1); if ($i ~ /"tokens_per_s"/) rate = $(i + 1) }
+start=$(date +%s)
+/usr/bin/time -f '%M' -o "$work/peak" "${train[@]}" --json 2>"$work/log" | awk -F'[:,}]' '
+  { for (i = 1; i < NF; ++i) if ($i ~ /"loss"/) loss = $(i + 1)
     if (NR == 1) first = loss
-    sum += tokens / rate
-    printf "step %d  loss %.4f  %.1f s\n", NR - 1, loss, tokens / rate }
+    printf "step %d  loss %.4f\n", NR - 1, loss
+    fflush() }
   END {
-    printf "%d steps, loss %.4f -> %.4f, %.1f s a step, %.1f s in all, peak memory %.2f GB\n",
-           NR, first, loss, sum / NR, all, peak * 1024 / 1e9
+    if (NR > 0) printf "%d steps, loss %.4f -> %.4f, ", NR, first, loss
     exit !(loss < first)
-  }' "$work/steps"
+  }' || { cat "$work/log"; exit 1; }
+awk '/ steps, .* s, median/ { printf "%.2f s a step, ", $3 / $1 }' "$work/log"
+echo "$(($(date +%s) - start)) s in all, peak memory $(awk 'END { printf "%.2f", $1 * 1024 / 1e9 }' "$work/peak") GB"
+cat "$work/log"

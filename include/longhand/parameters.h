@@ -142,8 +142,8 @@ std::string_view head_of(std::string_view name);
 /// Stores a parameter's values as the set holds it: converted to nearest, or quantised.
 void store_parameter(Device& device, const ParameterSet& set, size_t index, const std::vector<float>& values);
 
-/// N(0, 0.02) for matrices, u and v; gains N(1, 0.02); biases and transitions 0; A uniform in +-sqrt(1 / in), B 0; W_up
-/// of adapters 0; drawn per parameter from (seed, index).
+/// N(0, 0.02) for matrices (packed ones: uniform, of that deviation), u and v; gains N(1, 0.02); biases and transitions
+/// 0; A uniform in +-sqrt(1 / in), B 0; W_up of adapters 0; drawn per parameter from (seed, index), where `wanted`.
 void initialize(Device& device, const ParameterSet& weights, uint64_t seed, const ParameterSet::Wanted& wanted = {});
 
 /// Fills `weights` from a file, converting floats; integers are taken as they stand, into a set that holds them in the

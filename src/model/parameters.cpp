@@ -131,20 +131,32 @@ void normal_pair(uint32_t a, uint32_t b, float out[2]) {
   out[0] = static_cast<float>(radius * std::cos(angle)), out[1] = static_cast<float>(radius * std::sin(angle));
 }
 
-void fill_uniform(std::vector<float>& values, float limit, const RandomStream& stream) {
-  for (size_t e = 0; e < values.size(); ++e) values[e] = limit * (2 * uniform(stream.bits(e)) - 1);
-}
-
-void fill_normal(std::vector<float>& values, float mean, float deviation, RandomStream stream, ThreadPool& pool) {
+/// Values four by four: draw(words, to).
+template <class Draw>
+void fill(std::vector<float>& values, const RandomStream& stream, ThreadPool& pool, const Draw& draw) {
   constexpr int64_t chunk = 1 << 14;
   int64_t count = static_cast<int64_t>(values.size());
   pool.parallel_for((count + chunk - 1) / chunk, [&](int64_t index, int) {
     for (int64_t e = index * chunk; e < std::min(count, (index + 1) * chunk); e += 4) {
       PhiloxBlock block = stream.block(static_cast<uint64_t>(e) / 4);
-      float normal[4];
-      normal_pair(block.word[0], block.word[1], normal), normal_pair(block.word[2], block.word[3], normal + 2);
-      for (int64_t i = 0; i < 4 && e + i < count; ++i) values[e + i] = mean + deviation * normal[i];
+      float four[4];
+      draw(block.word, four);
+      for (int64_t i = 0; i < 4 && e + i < count; ++i) values[e + i] = four[i];
     }
+  });
+}
+
+void fill_uniform(std::vector<float>& values, float limit, const RandomStream& stream, ThreadPool& pool) {
+  fill(values, stream, pool, [&](const auto& word, float* to) {
+    for (int i = 0; i < 4; ++i) to[i] = limit * (2 * uniform(word[i]) - 1);
+  });
+}
+
+void fill_normal(std::vector<float>& values, float mean, float deviation, const RandomStream& stream,
+                 ThreadPool& pool) {
+  fill(values, stream, pool, [&](const auto& word, float* to) {
+    normal_pair(word[0], word[1], to), normal_pair(word[2], word[3], to + 2);
+    for (int i = 0; i < 4; ++i) to[i] = mean + deviation * to[i];
   });
 }
 
@@ -235,11 +247,12 @@ void initialize(Device& device, const ParameterSet& weights, uint64_t seed, cons
     constexpr std::string_view zeros[] = {".bias", ".lora_b", ".adapter.up.weight", ".transitions"};
     bool zero = std::any_of(std::begin(zeros), std::end(zeros), [&](auto end) { return ends_with(info.name, end); });
     RandomStream stream{.seed = seed, .step = i, .use = RandomUse::initialization};
-    if (ends_with(info.name, ".lora_a")) {
-      fill_uniform(values, std::sqrt(1 / static_cast<float>(info.shape[1])), stream);
-    } else if (!zero) {
+    if (ends_with(info.name, ".lora_a"))
+      fill_uniform(values, std::sqrt(1 / static_cast<float>(info.shape[1])), stream, pool);
+    else if (weights.format(info).packed())
+      fill_uniform(values, 0.02f * std::sqrt(3.0f), stream, pool);
+    else if (!zero)
       fill_normal(values, norm ? 1.0f : 0.0f, 0.02f, stream, pool);
-    }
     store_parameter(device, weights, i, values);
   }
 }
