@@ -125,6 +125,9 @@ void merge_lora(Device& device, const ModelConfig& config, const ParameterSet& w
     for (size_t site = 0; site < lora_site_names.size(); ++site) {
       const LoraTensors& low = updates.layers[l].lora[site];
       if (low.a.empty()) continue;
+      if (places[site].type() != Dtype::fp32 && places[site].type() != Dtype::bf16)
+        fail("low-rank updates are not merged into matrices held as {}: give the adapter file beside the weights",
+             dtype_name(places[site].type()));
       std::vector<float> w = values_of(device, places[site]), a = values_of(device, low.a),
                          b = values_of(device, low.b);
       int64_t in = low.a.size(1), out = low.b.size(0);

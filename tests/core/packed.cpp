@@ -93,6 +93,15 @@ double distance(const std::vector<double>& a, const std::vector<double>& b) {
 
 }  // namespace
 
+TEST_CASE("updates are not merged into integers") {
+  auto device = make_device("cpu", {.threads = 1});
+  ModelConfig config = model_with(NormPlacement::pre);
+  ParameterSet packed = packed_weights(*device, config, QuantizeOptions::of(WeightType::int8), Dtype::fp32);
+  CHECK_THROWS_WITH_AS(merge_lora(*device, config, packed, packed),
+                       "low-rank updates are not merged into matrices held as i8: give the adapter file beside the weights",
+                       Error);
+}
+
 TEST_CASE("gradients beside packed matrices are those beside the floats that they stand for") {
   for (const char* name : {"cpu", "simt"})
     for (NormPlacement norm : {NormPlacement::pre, NormPlacement::post})
