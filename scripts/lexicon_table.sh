@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 longhand=${LONGHAND:-build/longhand} model=weights/tiny.safetensors
 corpus=${CORPUS:-data/corpus} languages=${LANGUAGES:-en,de} terms=${TERMS:-200} steps=${STEPS:-150}
 runs=${RUNS:-runs/lexicon} threads=${THREADS:-2} result=${RESULT:-bench/results/lexicon.md}
-shape=(--segment 128 --batch-size 8 --steps "$steps" --validate-every "$steps" --validate-tokens 100000 --seed 1 --threads "$threads")
+shape=(--segment 128 --batch-size 8 --steps "$steps" --validate-every "$steps" --validate-tokens 20000 --seed 1 --threads "$threads")
 mkdir -p "$runs"
 
 tokens() { # NAME MODEL: the corpus in the tokens of a model
