@@ -103,7 +103,7 @@ TEST_CASE("heads learn what their examples say, beside the language or alone") {
     o.dropout = {}, o.epochs = 40, o.learning_rate = 1e-2;
     if (alone) o.freeze = "embedding.*,layers.*,norm.*";
     TokenFile data = labelled_file();
-    o.resolve(make_loader(o, data.train())->batches_per_epoch());
+    o.resolve(make_loader(o, data.train())->batches_in(o.epochs));
     Trainer trainer(*device, o, data, 1000);
     StepReport first = trainer.step(), last;
     CHECK(first.parts.size() == 5);
