@@ -1,15 +1,18 @@
 #include "longhand/ceilings.h"
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <map>
+#include <memory>
 #include <numeric>
 #include <sstream>
 #include <string>
@@ -114,11 +117,17 @@ Ceilings measure_ceilings(int threads) {
   if (kernels.dot_operations > 0 && __builtin_cpu_supports("avx512bf16"))
     c.dot_bf16 = rate(pool, 0.3, static_cast<double>(rounds * kernels.dot_operations),
                       [&](int64_t) { return kernels.dot(rounds); });
-  // Far more than the last-level cache, in all.
-  const int64_t floats = std::max<int64_t>((int64_t{128} << 20) / 4 / pool.size() / 256 * 256, 256);
-  std::vector<float> memory(floats * pool.size(), 1.0f);
-  c.read_bytes = rate(pool, 0.3, static_cast<double>(floats * 4),
-                      [&](int64_t i) { return kernels.read(memory.data() + i * floats, floats); });
+  // Far more than the last-level cache, in all, and in large pages, as weights lie (CpuDevice::allocate).
+  constexpr int64_t page = 2 << 20, least = 128 << 20;
+  const int64_t bytes = (least + pool.size() * page - 1) / (pool.size() * page) * page;
+  std::unique_ptr<char, decltype(&std::free)> memory(static_cast<char*>(std::aligned_alloc(page, bytes * pool.size())),
+                                                     &std::free);
+  if (!memory) fail("the read bandwidth could not be measured: {} bytes of memory are missing", bytes * pool.size());
+  madvise(memory.get(), bytes * pool.size(), MADV_HUGEPAGE);
+  std::memset(memory.get(), 1, bytes * pool.size());
+  c.read_bytes = rate(pool, 0.3, static_cast<double>(bytes), [&](int64_t i) {
+    return kernels.read(reinterpret_cast<const float*>(memory.get() + i * bytes), bytes / 4);
+  });
   return c;
 }
 

@@ -9,6 +9,8 @@
 
 namespace longhand::cpu {
 
+struct MatmulBlocks;  // matmul.cpp
+
 class CpuDevice final : public Device {
  public:
   explicit CpuDevice(const DeviceOptions& options);
@@ -58,6 +60,9 @@ class CpuDevice final : public Device {
   /// Scratch of one thread (thread < size()) or of the whole call (thread = size()), grown when it is too small.
   /// 64-byte aligned, contents undefined, valid until the next request for the same thread.
   void* scratch(int thread, int64_t bytes);
+
+  void multiply_few(MatmulBlocks&);
+  void multiply_many(MatmulBlocks&);
 
   ThreadPool pool_;
   std::vector<std::pair<void*, int64_t>> scratch_;

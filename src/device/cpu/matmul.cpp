@@ -8,11 +8,12 @@
 // operands stream through the first-level cache at a few bytes a cycle. When both operands are bf16 and the processor
 // has the bf16 dot product, a word is a pair of bf16, which doubles the rate; otherwise bf16 widens to fp32.
 //
-// With few rows b is not packed: the product then takes as long as b takes to read, and the kernel transposes its words
-// in registers on the way.
+// With few rows b is not packed: the product then takes as long as b takes to read. Words of fp32 and pairs are
+// transposed in registers on the way; weights of fp16 or bf16 are multiplied as they stand, by vectors along k.
 //
-// k is cut into blocks whose number depends on k alone. Within a block a sum runs over k in order, blocks add in order:
-// an element's bits depend on k, the types of a and b and the instruction set; not on m, n, strides or threads.
+// k is cut into blocks whose number depends on k alone; blocks add in order. Within a block a sum runs over k in order,
+// or, with fp16 or bf16 weights in rows, over every lane of a vector by itself, lanes adding in order. An element's
+// bits depend on k, the types and layout of a and b and the instruction set; not on m, n, strides or threads.
 #include <algorithm>
 #include <iterator>
 
@@ -28,6 +29,7 @@ constexpr int64_t row_panels_bytes = 8 << 20;  // packed rows, shared through th
 constexpr int64_t group_columns = 128;
 constexpr int64_t few_panels = 2;              // with no more panels of rows, b is not packed
 constexpr int64_t few_task_bytes = 128 << 10;  // of b, the least that is worth another thread
+constexpr int64_t few_tasks = 4;               // of a thread, at most
 
 struct Matrix {
   void* data = nullptr;
@@ -52,7 +54,7 @@ Matrix as_matrix(const ConstTensor& t, const char* name, bool may_be_fp16 = fals
 struct Product {
   Matrix a, b;
   int64_t m, n, k;
-  bool a_k_major, b_k_major;
+  bool a_k_major, b_k_major, by_lanes;
   MatmulWords a_words, b_words;
   MatmulOutput output{};
 
@@ -88,18 +90,20 @@ Product::Product(const Matmul& op) : a(as_matrix(op.a, "a")), b(as_matrix(op.b, 
     return pairs ? MatmulWords::bf16_pairs : x.is_bf16 ? MatmulWords::bf16 : MatmulWords::fp32;
   };
   a_words = words(a), b_words = words(b);
+  by_lanes = !b_k_major && (b_words == MatmulWords::bf16 || b_words == MatmulWords::fp16);
 }
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 /// Rows [first, first + rows) of a', or columns of b' as rows of its transpose, elements [k0, k0 + k).
-MatmulStrip strip(const Matrix& matrix, bool k_major, MatmulWords words, int64_t first, int64_t rows, int64_t width,
-                  int64_t k0, int64_t k) {
+MatmulStrip strip(const Matrix& matrix, bool k_major, bool by_lanes, MatmulWords words, int64_t first, int64_t rows,
+                  int64_t width, int64_t k0, int64_t k) {
   return {.from = k_major ? matrix.at(k0, first) : matrix.at(first, k0),
           .stride = matrix.stride,
           .k = k,
           .k_major = k_major,
+          .by_lanes = by_lanes,
           .words = words,
           .rows = static_cast<int>(rows),
           .width = static_cast<int>(width),
@@ -108,91 +112,116 @@ MatmulStrip strip(const Matrix& matrix, bool k_major, MatmulWords words, int64_t
 
 }  // namespace
 
-void CpuDevice::matmul(const Matmul& op) {
-  Product product(op);
+/// k in blocks, and the panels that a block's operands become.
+struct MatmulBlocks {
+  const Product& product;
   const MatmulKernels& kernels = matmul_kernels();
-  int64_t m = product.m, n = product.n, k = product.k;
-  if (m == 0 || n == 0) return;
   bool pairs = product.a_words == MatmulWords::bf16_pairs;
   int64_t step = pairs ? 2 : 1;  // elements of k a word holds
-  int64_t blocks = std::max<int64_t>(1, ceil_div(k, block_steps * step));
-  int64_t block_k = round_up(ceil_div(k, blocks), 2 * 16);
-
+  int64_t count = std::max<int64_t>(1, ceil_div(product.k, block_steps* step));
+  int64_t width = round_up(ceil_div(product.k, count), 2 * 16);  // elements of k, the last block's aside
   // Words between panels: the last vector of a panel may hang over.
-  int64_t a_stride = round_up(block_k / step * kernels.rows + 16, 16);
-  int64_t b_stride = block_k / step * kernels.columns;
-  int64_t chunk_rows = std::max<int64_t>(kernels.rows, row_panels_bytes / 4 / a_stride * kernels.rows);
-  int64_t chunks = ceil_div(m, chunk_rows);
-  int64_t most_panels = ceil_div(ceil_div(m, chunks), kernels.rows);
-
+  int64_t a_stride = round_up(width / step * kernels.rows + 16, 16), b_stride = width / step * kernels.columns;
   bool sums_in_out = !product.output.out_bf16;
-  int64_t partial_bytes = blocks > 1 && !sums_in_out ? round_up(m * n * 4, 64) : 0;
-  char* memory = static_cast<char*>(scratch(threads(), partial_bytes + most_panels * a_stride * 4));
-  uint32_t* a_panels = reinterpret_cast<uint32_t*>(memory + partial_bytes);
+  int64_t partial_bytes = count > 1 && !sums_in_out ? round_up(product.m * product.n * 4, 64) : 0;
+  float* partial = nullptr;  // sums of earlier blocks, where out cannot hold them
+
+  int64_t first(int64_t block) const { return block * width; }
+  int64_t length(int64_t block) const { return std::max<int64_t>(0, std::min(width, product.k - first(block))); }
+  /// Steps along k: sums begin anew with every run of them.
+  int64_t runs() const { return product.by_lanes ? kernels.lanes : 1; }
+  int64_t run_steps(int64_t block) const { return ceil_div(length(block), step * runs()); }
+
+  MatmulOutput output(int64_t block) const {
+    MatmulOutput o = product.output;
+    o.partial = sums_in_out ? static_cast<float*>(o.out) : partial;
+    o.partial_stride = sums_in_out ? o.out_stride : product.n;
+    o.last = block + 1 == count, o.add_partial = block > 0;
+    if (sums_in_out && o.accumulate) o.accumulate = false, o.add_partial = true;
+    return o;
+  }
+  MatmulStrip rows(int64_t block, int64_t row, int64_t rows, int64_t panel_width) const {
+    return strip(product.a, product.a_k_major, product.by_lanes, product.a_words, row, rows, panel_width, first(block),
+                 length(block));
+  }
+  MatmulStrip columns(int64_t block, int64_t column, int64_t columns) const {
+    return strip(product.b, product.b_k_major, product.by_lanes, product.b_words, column, columns, kernels.columns,
+                 first(block), length(block));
+  }
+};
+
+/// Tasks are groups of columns, each over all blocks of k, so that b is read as it lies.
+void CpuDevice::multiply_few(MatmulBlocks& b) {
+  const Product& product = b.product;
+  const MatmulKernels& kernels = b.kernels;
+  int64_t m = product.m, n = product.n, panels = ceil_div(m, kernels.rows);
+  int width = *std::lower_bound(std::begin(kernels.few_widths), std::end(kernels.few_widths), ceil_div(m, panels));
+  char* memory = static_cast<char*>(scratch(threads(), b.partial_bytes + b.count * panels * b.a_stride * 4));
+  b.partial = reinterpret_cast<float*>(memory);
+  uint32_t* a_panels = reinterpret_cast<uint32_t*>(memory + b.partial_bytes);
+  for (int64_t i = 0; i < b.count * panels; ++i) {
+    int64_t block = i / panels, begin = i % panels * m / panels, end = (i % panels + 1) * m / panels;
+    auto pack = product.by_lanes ? kernels.pack_few : kernels.pack;
+    pack(a_panels + i * b.a_stride, b.rows(block, begin, end - begin, width));
+  }
+
+  int64_t tasks = n * product.k * product.b.width() / few_task_bytes, column_panels = ceil_div(n, kernels.columns);
+  int64_t group = ceil_div(column_panels, std::clamp<int64_t>(tasks, 1, few_tasks * threads()));
+  pool_.parallel_for(ceil_div(column_panels, group), [&](int64_t task, int) {
+    int64_t last = std::min((task + 1) * group, column_panels);
+    for (int64_t column = task * group; column < last; ++column)
+      for (int64_t block = 0; block < b.count; ++block) {
+        int64_t first = column * kernels.columns, columns = std::min<int64_t>(kernels.columns, n - first);
+        kernels.multiply_few({.a = a_panels + block * panels * b.a_stride,
+                              .a_stride = b.a_stride,
+                              .rows = m,
+                              .panels = panels,
+                              .first_column = first,
+                              .columns = columns,
+                              .width = width,
+                              .b = b.columns(block, first, columns)},
+                             b.output(block));
+      }
+  });
+}
+
+void CpuDevice::multiply_many(MatmulBlocks& b) {
+  const Product& product = b.product;
+  const MatmulKernels& kernels = b.kernels;
+  int64_t m = product.m, n = product.n;
+  int64_t chunk_rows = std::max<int64_t>(kernels.rows, row_panels_bytes / 4 / b.a_stride * kernels.rows);
+  int64_t chunks = ceil_div(m, chunk_rows), most_panels = ceil_div(ceil_div(m, chunks), kernels.rows);
+  char* memory = static_cast<char*>(scratch(threads(), b.partial_bytes + most_panels * b.a_stride * 4));
+  b.partial = reinterpret_cast<float*>(memory);
+  uint32_t* a_panels = reinterpret_cast<uint32_t*>(memory + b.partial_bytes);
 
   int64_t column_panels = ceil_div(n, kernels.columns);
   int64_t group = std::clamp<int64_t>(column_panels / (4 * threads()), 1, group_columns / kernels.columns);
-  bool few = !product.b_k_major && m <= few_panels * kernels.rows;
-  int64_t few_width = 0;
-  if (few) {
-    int64_t most_rows = ceil_div(m, most_panels);
-    few_width = *std::lower_bound(std::begin(kernels.few_widths), std::end(kernels.few_widths), most_rows);
-    int64_t tasks = n * block_k * product.b.width() / few_task_bytes;
-    group = ceil_div(column_panels, std::clamp<int64_t>(tasks, 1, 4 * threads()));
-  }
   int64_t groups = ceil_div(column_panels, group);
-
-  for (int64_t block = 0; block < blocks; ++block) {
-    int64_t k0 = block * block_k, k_here = std::max<int64_t>(0, std::min(block_k, k - k0));
-    MatmulOutput output = product.output;
-    output.partial = static_cast<float*>(sums_in_out ? output.out : static_cast<void*>(memory));
-    output.partial_stride = sums_in_out ? output.out_stride : n;
-    output.last = block + 1 == blocks;
-    output.add_partial = block > 0;
-    if (sums_in_out && output.accumulate) output.accumulate = false, output.add_partial = true;
-
+  for (int64_t block = 0; block < b.count; ++block) {
+    MatmulOutput output = b.output(block);
     for (int64_t chunk = 0; chunk < chunks; ++chunk) {
       int64_t row0 = chunk * m / chunks, rows = (chunk + 1) * m / chunks - row0;
       int64_t panels = ceil_div(rows, kernels.rows);
-      auto pack_a = [&](int64_t i, int) {
+      pool_.parallel_for(panels, [&](int64_t i, int) {
         int64_t begin = i * rows / panels, count = (i + 1) * rows / panels - begin;
-        kernels.pack(a_panels + i * a_stride, strip(product.a, product.a_k_major, product.a_words, row0 + begin, count,
-                                                    few ? few_width : count, k0, k_here));
-      };
-      if (few) {
-        for (int64_t i = 0; i < panels; ++i) pack_a(i, 0);
-        pool_.parallel_for(groups, [&](int64_t task, int) {
-          int64_t first = task * group * kernels.columns, columns = std::min(group * kernels.columns, n - first);
-          kernels.multiply_few(
-              {.a = a_panels,
-               .a_stride = a_stride,
-               .first_row = row0,
-               .rows = rows,
-               .panels = panels,
-               .first_column = first,
-               .columns = columns,
-               .width = static_cast<int>(few_width),
-               .b = strip(product.b, false, product.b_words, first, kernels.columns, kernels.columns, k0, k_here)},
-              output);
-        });
-        continue;
-      }
-      pool_.parallel_for(panels, pack_a);
+        kernels.pack(a_panels + i * b.a_stride, b.rows(block, row0 + begin, count, count));
+      });
       // Few groups of columns: the rows are divided as well.
       int64_t parts = std::min(panels, ceil_div(2 * threads(), groups));
       pool_.parallel_for(groups * parts, [&](int64_t task, int thread) {
         int64_t first = task / parts * group, last = std::min(first + group, column_panels), part = task % parts;
-        uint32_t* b_panels = static_cast<uint32_t*>(scratch(thread, group * b_stride * 4));
+        uint32_t* b_panels = static_cast<uint32_t*>(scratch(thread, group * b.b_stride * 4));
         for (int64_t j = first; j < last; ++j) {
           int64_t column = j * kernels.columns, count = std::min<int64_t>(kernels.columns, n - column);
-          kernels.pack(b_panels + (j - first) * b_stride, strip(product.b, product.b_k_major, product.b_words, column,
-                                                                count, kernels.columns, k0, k_here));
+          kernels.pack(b_panels + (j - first) * b.b_stride, b.columns(block, column, count));
         }
         kernels.multiply({.a = a_panels,
                           .b = b_panels,
-                          .a_stride = a_stride,
-                          .b_stride = b_stride,
-                          .steps = ceil_div(k_here, step),
+                          .a_stride = b.a_stride,
+                          .b_stride = b.b_stride,
+                          .runs = b.runs(),
+                          .steps = b.run_steps(block),
                           .first_row = row0,
                           .rows = rows,
                           .panels = panels,
@@ -200,11 +229,19 @@ void CpuDevice::matmul(const Matmul& op) {
                           .last_panel = (part + 1) * panels / parts,
                           .first_column = first * kernels.columns,
                           .last_column = std::min(last * kernels.columns, n),
-                          .pairs = pairs},
+                          .pairs = b.pairs},
                          output);
       });
     }
   }
+}
+
+void CpuDevice::matmul(const Matmul& op) {
+  Product product(op);
+  if (product.m == 0 || product.n == 0) return;
+  MatmulBlocks blocks{product};
+  bool few = !product.b_k_major && product.m <= few_panels * blocks.kernels.rows;
+  few ? multiply_few(blocks) : multiply_many(blocks);
 }
 
 }  // namespace longhand::cpu

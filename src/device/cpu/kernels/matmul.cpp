@@ -6,6 +6,7 @@
 
 #include "src/device/cpu/kernels/fp16.h"
 #include "src/device/cpu/kernels/matmul_epilogue.h"
+#include "src/device/cpu/kernels/matmul_lanes.h"
 #include "src/device/cpu/kernels/simd.h"
 #include "src/device/cpu/kernels/transpose.h"
 
@@ -53,7 +54,19 @@ LONGHAND_INLINE uvec words_part(const T* p, int64_t n) {
 }
 
 // Where a vector of rows hangs over the panel's width it writes into the next step, which is written after it; panels
-// have room for that behind their last step.
+// have room for that behind their last step. By lanes the next step may have been written before.
+LONGHAND_INLINE void put_step(uint32_t* at, uvec x, [[maybe_unused]] int64_t room, bool by_lanes) {
+  if (by_lanes && room < lanes)
+    store_part(reinterpret_cast<float*>(at), (vec)x, room);
+  else
+    *reinterpret_cast<pair_unaligned*>(at) = x;
+}
+
+/// Where the step of element p lies in a panel.
+LONGHAND_INLINE int64_t step_of(const MatmulStrip& s, int64_t p) {
+  return s.by_lanes ? p % lanes * lane_steps(s.k) + p / lanes : p;
+}
+
 template <class T>
 void pack_rows(uint32_t* to, const MatmulStrip& s, const T* from, int64_t stride, int64_t steps) {
   for (int64_t p = 0; p < steps; p += lanes) {
@@ -66,11 +79,12 @@ void pack_rows(uint32_t* to, const MatmulStrip& s, const T* from, int64_t stride
         x[r] = r0 + r >= s.rows ? uvec{} : here == lanes ? words(row) : words_part(row, here);
       }
       transpose(x);
-      uint32_t* at = to + p * s.width + r0;
+      uint32_t* at = to + (s.by_lanes ? p / lanes : p) * s.width + r0;
+      int64_t step = s.by_lanes ? lane_steps(s.k) * s.width : s.width;
 #pragma GCC unroll 16
       for (int i = 0; i < lanes; ++i) {
-        if (i < here) *reinterpret_cast<pair_unaligned*>(at) = x[i];
-        at += s.width;
+        if (i < here || s.by_lanes) put_step(at, x[i], s.width - r0, s.by_lanes);
+        at += step;
       }
     }
   }
@@ -100,7 +114,7 @@ void pack_columns(uint32_t* to, const MatmulStrip& s, int64_t first, const half*
           part[r - r0] = pairs ? low[r].bits | static_cast<uint32_t>(odd_end ? 0 : high[r].bits) << 16 : word(low + r);
         x = *reinterpret_cast<const pair_unaligned*>(part);
       }
-      *reinterpret_cast<pair_unaligned*>(to + step * s.width + r0) = x;
+      put_step(to + step_of(s, step) * s.width + r0, x, s.width - r0, s.by_lanes);
     }
   }
 }
@@ -113,7 +127,7 @@ void pack_columns(uint32_t* to, const MatmulStrip& s, int64_t first, const float
         x = words(from + r0);
       else if (r0 < s.rows)
         x = words_part(from + r0, s.rows - r0 < lanes ? s.rows - r0 : lanes);
-      *reinterpret_cast<pair_unaligned*>(to + p * s.width + r0) = x;
+      put_step(to + step_of(s, p) * s.width + r0, x, s.width - r0, s.by_lanes);
     }
 }
 
@@ -121,6 +135,9 @@ void pack(uint32_t* to, const MatmulStrip& s) {
   if (s.k_major) {
     // A narrow panel may take neighbours of its rows along: they are overwritten.
     int64_t whole = s.width < lanes ? s.readable : s.rows;
+    if (s.by_lanes)
+      for (int64_t p = s.k; p < lane_steps(s.k) * lanes; ++p)
+        for (int r = 0; r < s.width; ++r) to[step_of(s, p) * s.width + r] = 0;
     if (s.words == MatmulWords::fp32)
       pack_columns(to, s, whole, static_cast<const float*>(s.from));
     else
@@ -139,6 +156,14 @@ void pack(uint32_t* to, const MatmulStrip& s) {
   }
 }
 
+void pack_few(uint32_t* to, const MatmulStrip& s) {
+  float* panel = reinterpret_cast<float*>(to);
+  if (s.words == MatmulWords::fp32)
+    pack_lanes(panel, s, static_cast<const float*>(s.from));
+  else
+    pack_lanes(panel, s, static_cast<const half*>(s.from));
+}
+
 template <bool pairs>
 LONGHAND_INLINE vec step(vec sum, vec b, vec a) {
 #if defined(__AVX512F__)
@@ -151,27 +176,32 @@ LONGHAND_INLINE vec step(vec sum, vec b, vec a) {
 }
 
 template <int R, int V, bool pairs>
-void tile(const uint32_t* a_words, const uint32_t* b_words, int64_t steps, float* sums) {
+void tile(const uint32_t* a_words, const uint32_t* b_words, int64_t runs, int64_t steps, float* sums) {
   const float* a = reinterpret_cast<const float*>(a_words);
   const float* b = reinterpret_cast<const float*>(b_words);
-  vec c[R][V] = {};
-  for (int64_t p = 0; p < steps; ++p, a += R, b += tile_columns) {
-    __builtin_prefetch(a + 8 * R);
-    for (int v = 0; v < V; ++v) __builtin_prefetch(b + 8 * tile_columns + v * lanes);
-    vec right[V];
-    for (int v = 0; v < V; ++v) right[v] = load(b + v * lanes);
+  for (int64_t run = 0; run < runs; ++run) {
+    vec c[R][V] = {};
+    for (int64_t p = 0; p < steps; ++p, a += R, b += tile_columns) {
+      __builtin_prefetch(a + 8 * R);
+      for (int v = 0; v < V; ++v) __builtin_prefetch(b + 8 * tile_columns + v * lanes);
+      vec right[V];
+      for (int v = 0; v < V; ++v) right[v] = load(b + v * lanes);
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      vec left = splat(a[r]);
-      for (int v = 0; v < V; ++v) c[r][v] = step<pairs>(c[r][v], right[v], left);
+      for (int r = 0; r < R; ++r) {
+        vec left = splat(a[r]);
+        for (int v = 0; v < V; ++v) c[r][v] = step<pairs>(c[r][v], right[v], left);
+      }
     }
-  }
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) store(sums + r * tile_columns + v * lanes, c[r][v]);
+    for (int r = 0; r < R; ++r)
+      for (int v = 0; v < V; ++v) {
+        float* sum = sums + r * tile_columns + v * lanes;
+        store(sum, run > 0 ? load(sum) + c[r][v] : c[r][v]);
+      }
+  }
 }
 
-using Tile = void (*)(const uint32_t*, const uint32_t*, int64_t, float*);
+using Tile = void (*)(const uint32_t*, const uint32_t*, int64_t, int64_t, float*);
 template <bool pairs, int R = tile_rows>
 LONGHAND_INLINE Tile tile_for(int rows, int vectors) {
   if constexpr (R == 1) {
@@ -194,7 +224,7 @@ void multiply(const MatmulBlock& block, const MatmulOutput& output) {
       int vectors = columns > lanes ? 2 : 1;
       Tile run = block.pairs ? tile_for<true>(rows, vectors) : tile_for<false>(rows, vectors);
       expect_tile(output, block.first_row + begin, rows, column, columns);
-      run(block.a + i * block.a_stride, b, block.steps, sums);
+      run(block.a + i * block.a_stride, b, block.runs, block.steps, sums);
       finish_tile(output, sums, block.first_row + begin, rows, column, columns);
       b += block.b_stride;
     }
@@ -208,20 +238,9 @@ void multiply(const MatmulBlock& block, const MatmulOutput& output) {
 constexpr int64_t bytes_ahead = 512;
 constexpr int64_t few_vectors = 4;
 
-/// The lower or upper halves of words as fp32.
-template <MatmulWords kind>
-LONGHAND_INLINE vec half_words(uvec x, bool upper) {
-  if constexpr (kind == MatmulWords::bf16) return (vec)(upper ? x & 0xffff0000u : x << 16);
-  // Sign, exponent and mantissa to their places; the exponents' offsets differ by 112. Exact for what is finite.
-  ivec bits = ((ivec)(upper ? x : x << 16) >> 3) & splat_int(static_cast<int32_t>(0x8fffe000u));
-  return (vec)bits * splat(0x1p112f);
-}
-
-template <int R, int V, MatmulWords kind>
+template <int R, int V, bool pairs>
 void few_tile(const uint32_t* a_words, const MatmulStrip& s, float* sums) {
-  constexpr bool pairs = kind == MatmulWords::bf16_pairs;
-  constexpr bool halves = kind == MatmulWords::bf16 || kind == MatmulWords::fp16;
-  constexpr int64_t width = kind == MatmulWords::fp32 ? 4 : 2, vector_bytes = sizeof(uvec);
+  constexpr int64_t width = pairs ? 2 : 4, vector_bytes = sizeof(uvec);
   const float* a = reinterpret_cast<const float*>(a_words);
   const char* row[V * lanes];
   for (int r = 0; r < V * lanes; ++r)
@@ -244,10 +263,7 @@ void few_tile(const uint32_t* a_words, const MatmulStrip& s, float* sums) {
 #pragma GCC unroll 16
     for (int i = 0; i < lanes; ++i) {
       vec right[V];
-      for (int v = 0; v < V; ++v) right[v] = halves ? half_words<kind>(x[v][i], false) : (vec)x[v][i];
-      add(right);
-      if (!halves) continue;
-      for (int v = 0; v < V; ++v) right[v] = half_words<kind>(x[v][i], true);
+      for (int v = 0; v < V; ++v) right[v] = (vec)x[v][i];
       add(right);
     }
   };
@@ -296,10 +312,10 @@ void few_tile(const uint32_t* a_words, const MatmulStrip& s, float* sums) {
 using FewTile = void (*)(const uint32_t*, const MatmulStrip&, float*);
 template <int R, int V>
 LONGHAND_INLINE FewTile few_tile_for(MatmulWords kind) {
-  if (kind == MatmulWords::fp32) return few_tile<R, V, MatmulWords::fp32>;
-  if (kind == MatmulWords::bf16) return few_tile<R, V, MatmulWords::bf16>;
-  if (kind == MatmulWords::fp16) return few_tile<R, V, MatmulWords::fp16>;
-  return few_tile<R, V, MatmulWords::bf16_pairs>;
+  if (kind == MatmulWords::fp32) return few_tile<R, V, false>;
+  if (kind == MatmulWords::bf16) return lanes_columns<R, half>;
+  if (kind == MatmulWords::fp16) return lanes_columns<R, fp16>;
+  return few_tile<R, V, true>;
 }
 LONGHAND_INLINE FewTile few_tile_for(int width, int columns, MatmulWords kind) {
   if (width == 1) return columns > lanes ? few_tile_for<1, 2>(kind) : few_tile_for<1, 1>(kind);
@@ -315,7 +331,7 @@ LONGHAND_INLINE FewTile few_tile_for(int width, int columns, MatmulWords kind) {
 
 void multiply_few(const MatmulFew& few, const MatmulOutput& output) {
   alignas(64) float sums[tile_rows * tile_columns];
-  int together = few.width == 1 ? tile_columns : lanes;
+  int together = few.width == 1 && !few.b.by_lanes ? tile_columns : lanes;
   int64_t column_bytes = few.b.stride * (few.b.words == MatmulWords::fp32 ? 4 : 2);
   for (int64_t column = 0; column < few.columns; column += tile_columns) {
     int64_t rest = few.columns - column;
@@ -340,8 +356,14 @@ void multiply_few(const MatmulFew& few, const MatmulOutput& output) {
 }  // namespace LONGHAND_ISA
 
 LONGHAND_DEFINE_KERNELS(MatmulKernels, matmul_kernels) = {
-    tile_rows,    tile_columns, lanes == 16,
-    pack,         multiply,     {1, 2, tile_rows > 4 ? 4 : tile_rows, tile_rows > 8 ? 8 : tile_rows, tile_rows},
+    tile_rows,
+    tile_columns,
+    lanes,
+    lanes == 16,
+    pack,
+    multiply,
+    {1, 2, tile_rows > 4 ? 4 : tile_rows, tile_rows > 8 ? 8 : tile_rows, tile_rows},
+    pack_few,
     multiply_few,
 };
 

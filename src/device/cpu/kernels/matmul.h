@@ -12,11 +12,13 @@ namespace longhand::cpu {
 enum class MatmulWords : uint8_t { fp32, bf16, bf16_pairs, fp16 };
 
 /// A strip of an operand. Row r, element p stands at from[r * stride + p], or from[p * stride + r] when the rows run
-/// along the contiguous axis (`k_major`). Strides and `readable` count elements.
+/// along the contiguous axis (`k_major`). Strides and `readable` count elements. A panel's steps follow k, or,
+/// `by_lanes` (for words, not pairs), first the elements 0, lanes, 2 lanes, ..., then 1, lanes + 1, ...: `lanes` runs
+/// of k / lanes steps, rounded up, with zeros for what k has not.
 struct MatmulStrip {
   const void* from;
   int64_t stride, k;
-  bool k_major;
+  bool k_major, by_lanes;
   MatmulWords words;
   int rows;          // that the strip has
   int width;         // of the panel: rows from `rows` on are zero
@@ -39,17 +41,18 @@ struct MatmulOutput {
 };
 
 /// Panels of rows times panels of columns. Panel i of a has rows [i * rows / panels, (i + 1) * rows / panels) of the
-/// rows counted from first_row, and begins at a + i * a_stride.
+/// rows counted from first_row, and begins at a + i * a_stride. Sums begin anew with every run of steps; runs add in
+/// order.
 struct MatmulBlock {
   const uint32_t *a, *b;
-  int64_t a_stride, b_stride, steps;  // words between panels; words along k
+  int64_t a_stride, b_stride, runs, steps;  // words between panels; words along k: runs of so many steps
   int64_t first_row, rows, panels, first_panel, last_panel;
   int64_t first_column, last_column;
   bool pairs;
 };
 
 /// Few rows times columns of b that are read where they stand (not k_major): `b` has the columns from first_column on.
-/// Panels of a are `width` words wide, one of few_widths.
+/// Panels of a are `width` words wide, one of few_widths; with b.by_lanes they come from pack_few.
 struct MatmulFew {
   const uint32_t* a;
   int64_t a_stride, first_row, rows, panels, first_column, columns;
@@ -59,10 +62,12 @@ struct MatmulFew {
 
 struct MatmulKernels {
   int rows, columns;  // of a tile
-  bool pairs;         // has the bf16 dot product, if the processor does
+  int lanes;
+  bool pairs;  // has the bf16 dot product, if the processor does
   void (*pack)(uint32_t* to, const MatmulStrip&);
   void (*multiply)(const MatmulBlock&, const MatmulOutput&);
-  int few_widths[5];  // of panels, rising, the last repeated
+  int few_widths[5];                                   // of panels, rising, the last repeated
+  void (*pack_few)(uint32_t* to, const MatmulStrip&);  // by lanes: k, rounded up to lanes, times width words
   void (*multiply_few)(const MatmulFew&, const MatmulOutput&);
 };
 LONGHAND_DECLARE_KERNELS(MatmulKernels, matmul_kernels);

@@ -220,17 +220,14 @@ LONGHAND_INLINE ivec sums_of(const ivec (&x)[lanes], ivec& first) {
 }
 
 /// One row by one vector of columns. The row's words lie by whole vectors (pack_row), so weights are multiplied as they
-/// stand, not transposed: a lane sums every 16th word of a block, and lanes add at the block's end.
-/// With `staged` four vectors of every row are taken along at once: rows that lie a multiple of 4 KiB apart share a set
-/// of the first-level cache and drive each other out.
-template <bool four, bool grouped, bool staged>
+/// stand, not transposed: a lane sums every 16th word of a block, and lanes add at the block's end. Four columns are
+/// read at a time, streams that the processor's own prefetching follows, while the next four are called into the cache.
+template <bool four, bool grouped>
 void one_row_tile(const QuantizedShape& s, const QuantizedRows& rows, const uint8_t* from, int columns,
                   const float* scales, float* sums) {
-  constexpr int steps = four ? 4 : 2, together = grouped ? 1
-                                                 : four  ? 2
-                                                         : 4;  // vectors of a block, or two blocks' vector
+  constexpr int steps = four ? 4 : 2, most = 16, side = 4;
+  constexpr int vectors = grouped ? 1 : four ? 2 : 4;  // of a sum: a block, or two blocks half a vector each
   constexpr bool split = four && grouped;
-  constexpr int most = staged ? 4 : together;
   const uint8_t* row[lanes];
   find_rows(row, from, s.row_bytes(), columns);
   const uvec_unaligned* a = reinterpret_cast<const uvec_unaligned*>(rows.words);
@@ -240,39 +237,41 @@ void one_row_tile(const QuantizedShape& s, const QuantizedRows& rows, const uint
     total = block_sum<1, grouped>(rows, block, 0, sum + splat_int(rows.starts[block]), total, scales);
     ++block;
   };
-  auto take = [&](int r, int64_t at, int64_t ahead) __attribute__((always_inline)) {
-    __builtin_prefetch(row[r] + ahead, 0, 2);
-    return *reinterpret_cast<const bytes_unaligned*>(row[r] + at);
-  };
-  alignas(64) uvec taken[most][lanes];
-  for (int64_t at = 0; at < s.row_bytes(); at += most * vector_bytes) {
-    int64_t ahead = at + bytes_ahead;
-    if (ahead >= s.row_bytes()) ahead += (lanes - 1) * s.row_bytes();
-    if (staged)
-      for (int r = 0; r < lanes; ++r)
+  alignas(64) ivec c[most][lanes];
+  constexpr int64_t sum_bytes = vectors * vector_bytes;
+  for (int64_t at = 0; at < s.row_bytes(); at += most * sum_bytes) {
+    int64_t rest = (s.row_bytes() - at) / sum_bytes, count = rest < most ? rest : most;
+    for (int first = 0; first < lanes; first += side) {
+      const uvec_unaligned* words = a;
+      const uint8_t* column[side];
+      for (int j = 0; j < side; ++j) column[j] = row[first + j] + at;
+      for (int64_t i = 0; i < count; ++i) {
+        ivec sum[side] = {};
 #pragma GCC unroll 4
-        for (int i = 0; i < most; ++i) taken[i][r] = take(r, at + i * vector_bytes, ahead + i * vector_bytes);
-    for (int first_vector = 0; first_vector < most; first_vector += together, a += together * steps) {
-      ivec c[lanes] = {}, first;
-#pragma GCC unroll 16
-      for (int r = 0; r < lanes; ++r)
+        for (int v = 0; v < vectors; ++v) {
+          uvec x[side];
 #pragma GCC unroll 4
-        for (int v = 0; v < together; ++v) {
-          uvec x = staged ? taken[first_vector + v][r] : take(r, at + v * vector_bytes, ahead + v * vector_bytes);
+          for (int j = 0; j < side; ++j, column[j - 1] += vector_bytes) {
+            __builtin_prefetch(column[j] + side * s.row_bytes());
+            x[j] = *reinterpret_cast<const bytes_unaligned*>(column[j]);
+          }
 #pragma GCC unroll 4
-          for (int t = 0; t < steps; ++t) c[r] = dot(c[r], pair_of<four>(x, t), (ivec)a[v * steps + t]);
+          for (int t = 0; t < steps; ++t, ++words)
+#pragma GCC unroll 4
+            for (int j = 0; j < side; ++j) sum[j] = dot(sum[j], pair_of<four>(x[j], t), (ivec)*words);
         }
-      ivec last = sums_of<split>(c, first);
+#pragma GCC unroll 4
+        for (int j = 0; j < side; ++j) c[i][first + j] = sum[j];
+      }
+    }
+    a += count * vectors * steps;
+    for (int64_t i = 0; i < count; ++i) {
+      ivec first, last = sums_of<split>(c[i], first);
       if (split) add(first);
       add(last);
     }
   }
   store(sums, total);
-}
-template <bool four, bool grouped>
-LONGHAND_INLINE auto one_row_tile_for(const QuantizedShape& s) {
-  return (four || grouped) && s.row_bytes() % 4096 == 0 ? one_row_tile<four, grouped, true>
-                                                        : one_row_tile<four, grouped, false>;
 }
 #endif
 
@@ -285,8 +284,8 @@ LONGHAND_INLINE FewTile few_tile_for(const QuantizedShape& s) {
 LONGHAND_INLINE FewTile few_tile_for(const QuantizedShape& s, int width) {
 #if defined(__AVX512F__)
   if (by_vectors(s, width)) {
-    if (s.four_bits) return s.grouped ? one_row_tile_for<true, true>(s) : one_row_tile_for<true, false>(s);
-    return s.grouped ? one_row_tile_for<false, true>(s) : one_row_tile_for<false, false>(s);
+    if (s.four_bits) return s.grouped ? one_row_tile<true, true> : one_row_tile<true, false>;
+    return s.grouped ? one_row_tile<false, true> : one_row_tile<false, false>;
   }
 #endif
   if (width == 1) return few_tile_for<1>(s);

@@ -1,0 +1,103 @@
+// Few rows times columns of fp16 or bf16 that are read once, where they stand.
+//
+// Vectors run along k: lane l of a column's sum takes the elements l, l + lanes, ... of a block in turn, and lanes add
+// in order at the block's end. Panels of many rows lie by lanes too (MatmulStrip), so their sums run in the same order.
+// A weight is read, widened and multiplied; nothing moves between lanes, and no more than four columns are read at a
+// time, streams that the processor's own prefetching follows.
+#pragma once
+
+#include "src/device/cpu/kernels/fp16.h"
+#include "src/device/cpu/kernels/matmul.h"
+#include "src/device/cpu/kernels/matmul_epilogue.h"
+#include "src/device/cpu/kernels/transpose.h"
+
+namespace longhand::cpu {
+inline namespace LONGHAND_ISA {
+
+LONGHAND_INLINE int64_t lane_steps(int64_t k) { return (k + lanes - 1) / lanes; }
+
+/// Rows of a: vector v of row r at to[(v * width + r) * lanes], zeros behind k and from row `rows` on.
+template <class T>
+void pack_lanes(float* to, const MatmulStrip& s, const T* from) {
+  for (int64_t p = 0; p < s.k; p += lanes)
+    for (int r = 0; r < s.width; ++r, to += lanes) {
+      int64_t n = r >= s.rows ? 0 : s.k - p < lanes ? s.k - p : lanes;
+      if (n == lanes && !s.k_major) {
+        store(to, load(from + r * s.stride + p));
+        continue;
+      }
+      store(to, splat(0));
+      for (int64_t i = 0; i < n; ++i)
+        to[i] = to_float(s.k_major ? from[(p + i) * s.stride + r] : from[r * s.stride + p + i]);
+    }
+}
+
+/// R rows by C columns; lanes' sums of column j at [row][first + j]. `ahead`, in elements, is where the columns stand
+/// that come next: they are called into the cache.
+template <int R, int C, class T>
+LONGHAND_INLINE void lanes_tile(const float* a, const T* const* column, int64_t k, int64_t ahead, vec (*sums)[lanes],
+                                int first) {
+  vec c[R][C] = {};
+  auto add = [&](const vec(&b)[C]) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      vec left = load(a + r * lanes);
+#pragma GCC unroll 4
+      for (int j = 0; j < C; ++j) c[r][j] = c[r][j] + b[j] * left;
+    }
+    a += R * lanes;
+  };
+  int64_t p = 0;
+  for (; p + 2 * lanes <= k; p += 2 * lanes) {
+#pragma GCC unroll 4
+    for (int j = 0; j < C; ++j) __builtin_prefetch(column[j] + p + ahead);
+#pragma GCC unroll 2
+    for (int half_line = 0; half_line < 2; ++half_line) {
+      vec b[C];
+#pragma GCC unroll 4
+      for (int j = 0; j < C; ++j) b[j] = load(column[j] + p + half_line * lanes);
+      add(b);
+    }
+  }
+  for (; p < k; p += lanes) {
+    vec b[C];
+    for (int j = 0; j < C; ++j) b[j] = k - p < lanes ? load_part(column[j] + p, k - p) : load(column[j] + p);
+    add(b);
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int j = 0; j < C; ++j) sums[r][first + j] = c[r][j];
+}
+
+/// R rows by one vector of columns: sums[r * tile_columns + column].
+template <int R, class T>
+void lanes_columns(const uint32_t* a_words, const MatmulStrip& b, float* sums) {
+  const float* a = reinterpret_cast<const float*>(a_words);
+  constexpr int together = R * 4 <= 16 ? 4 : 2;
+  vec c[R][lanes];
+  for (int first = 0; first < lanes; first += together) {
+    const T* column[together];
+    for (int j = 0; j < together; ++j) {
+      int at = first + j < b.rows ? first + j : b.rows - 1;
+      column[j] = static_cast<const T*>(b.from) + at * b.stride;
+    }
+    if (first < b.rows) {
+      lanes_tile<R, together>(a, column, b.k, together * b.stride, c, first);
+    } else {
+      for (int r = 0; r < R; ++r)
+        for (int j = 0; j < together; ++j) c[r][first + j] = splat(0);
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    uvec x[lanes];
+    for (int i = 0; i < lanes; ++i) x[i] = (uvec)c[r][i];
+    transpose(x);
+    vec sum = (vec)x[0];
+    for (int i = 1; i < lanes; ++i) sum = sum + (vec)x[i];
+    store(sums + r * tile_columns, sum);
+  }
+}
+
+}  // namespace LONGHAND_ISA
+}  // namespace longhand::cpu
