@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -58,6 +59,11 @@ struct LossOptions {
   float scale = 1;  // gradient is that of scale * sum of losses; usually 1 / (targets of the optimizer step)
 };
 
+/// What a layer's matrices multiply: rows of c, attention's output, the feed-forward's input and its middle, [T, B, ...].
+struct LayerInputs {
+  ConstTensor qkv, output, up, down;
+};
+
 class Pass {
  public:
   /// `gradients` may be null when `shape.training` is false. Both outlive the pass. Weights without a gradient may be
@@ -78,6 +84,10 @@ class Pass {
 
   /// Adds the gradients of everything below the output layer. Follows a forward().
   void backward();
+
+  /// Calls `watcher` with every layer's inputs as forward() goes through them.
+  using Watcher = std::function<void(int64_t layer, const LayerInputs&)>;
+  void watch(Watcher watcher);
 
   /// Final hidden states [T, B, D] of the last forward (after final_norm): for logits at chosen rows, embeddings,
   /// heads.

@@ -4,8 +4,9 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
-#include "longhand/parameters.h"
+#include "longhand/calibrate.h"
 
 namespace longhand {
 
@@ -19,6 +20,7 @@ struct QuantizeOptions {
   WeightType type = WeightType::int8;  // of the layers' matrices
   bool grouped = false;                // integers: a scale for every 64 neighbours, not one a row
   WeightType embedding = WeightType::int8, output = WeightType::int8;
+  std::vector<int32_t> calibration;  // a text that integers are fitted to (calibrate.h), if any
 
   /// All matrices of one type, as the command has it when nothing else is asked for: int8 with a scale a row; int4 in
   /// groups, with an embedding and an output layer of int8.
@@ -32,9 +34,10 @@ struct QuantizeOptions {
 WeightFormats quantized_formats(const ModelConfig& config, const QuantizeOptions& options, Dtype type);
 
 /// Writes the model of a weight file or checkpoint with its matrices so held; configuration and tokenizer go along.
+/// With a text to calibrate on everything that is no matrix is written in fp32, and what came of it is returned.
 /// Fails, before anything is written, when the file holds no model or a quantised one, or a weight that is not finite
 /// or that fp16 cannot hold.
-void quantize_model(Device& device, const std::string& input, const std::string& output,
-                    const QuantizeOptions& options);
+std::vector<MatrixFit> quantize_model(Device& device, const std::string& input, const std::string& output,
+                                      const QuantizeOptions& options);
 
 }  // namespace longhand

@@ -9,6 +9,7 @@
 #include "src/cli/bench_attention.h"
 #include "src/cli/bench_load.h"
 #include "src/cli/bench_speculation.h"
+#include "src/cli/calibration.h"
 #include "src/cli/options.h"
 
 namespace longhand::cli {
@@ -21,6 +22,7 @@ struct BenchFlags {
   int64_t tokens = 0, sequences = 1, window = 0, rounds = 0;
   DecoderFlags decoder;
   int64_t text_tokens = 60000;
+  bool calibrate = false;
   ChoiceTask choices;
   serve::LoadOptions load;
   SpeculationFlags speculation;
@@ -123,7 +125,8 @@ Quality measure_quality(Device& device, const BenchFlags& flags, const TokenFile
   Dtype type = parse_dtype(flags.dtype);
   std::string file = folder.path + "/weights.safetensors";
   quantize_model(device, flags.model, file, options);
-  Quality quality{weight_type_name(options.type) + std::string(options.grouped ? ", groups of 64" : "")};
+  Quality quality{weight_type_name(options.type) + std::string(options.grouped ? ", groups of 64" : "") +
+                  (options.calibration.empty() ? "" : ", calibrated")};
   quality.file_bytes = static_cast<int64_t>(std::filesystem::file_size(file));
   {
     LoadedModel model = load_model(device, file, type);
@@ -154,6 +157,18 @@ void print_quality(const Quality& q, const Quality& first, const Common& common)
              q.speed.tokens_per_s / first.speed.tokens_per_s);
 }
 
+/// With --calibrate integers come twice, the second time fitted to the training text.
+std::vector<QuantizeOptions> qualities_of(const BenchFlags& flags, const TokenFile& data) {
+  std::vector<QuantizeOptions> list;
+  for (const QuantizeOptions& options : types_of(flags, "fp32,bf16,fp16,int8,int4")) {
+    list.push_back(options);
+    if (!flags.calibrate || options.type < WeightType::int8) continue;
+    list.push_back(options);
+    list.back().calibration = calibration_tokens(data.train());
+  }
+  return list;
+}
+
 void run_quantization(const BenchFlags& flags, const Common& common) {
   if (flags.model.empty() || flags.data.empty()) fail_usage("bench quantization needs --model FILE and --data FILE");
   if (flags.choices.items < 1 || flags.choices.context < 2 || flags.choices.length < 1 || flags.text_tokens < 1)
@@ -171,7 +186,7 @@ void run_quantization(const BenchFlags& flags, const Common& common) {
         std::filesystem::path(flags.model).filename().string(), flags.choices.items, large.parameters());
   }
   std::optional<Quality> first;
-  for (const QuantizeOptions& options : types_of(flags, "fp32,bf16,fp16,int8,int4")) {
+  for (const QuantizeOptions& options : qualities_of(flags, data)) {
     Quality quality = measure_quality(*device, flags, data, large, options, folder, common);
     if (!first) first = quality;
     print_quality(quality, *first, common);
@@ -253,6 +268,8 @@ void add_bench(CLI::App& app, Common& common) {
       "trained weights (quantization, attention, speculation), or a served model's name (serve)", "FILE", "Quality");
   add("--data", flags->data, "token file with validation text (quantization, attention)", "FILE", "Quality");
   add("--text-tokens", flags->text_tokens, "tokens that bits a byte are measured on", "N", "Quality");
+  command->add_flag("--calibrate", flags->calibrate, "int8 and int4 a second time, fitted to the training text")
+      ->group("Quality");
   add("--items", flags->choices.items, "choices among four continuations", "N", "Quality");
   add("--context", flags->choices.context, "tokens before a choice", "N", "Quality");
   add("--length", flags->choices.length, "tokens of a continuation", "N", "Quality");

@@ -63,11 +63,12 @@ QuantizeOptions QuantizeOptions::of(WeightType type) {
 }
 
 std::string QuantizeOptions::json() const {
-  return nlohmann::ordered_json{{"type", weight_type_name(type)},
+  nlohmann::ordered_json all = {{"type", weight_type_name(type)},
                                 {"group", grouped ? "64" : "row"},
                                 {"embedding", weight_type_name(embedding)},
-                                {"output_layer", weight_type_name(output)}}
-      .dump();
+                                {"output_layer", weight_type_name(output)}};
+  if (!calibration.empty()) all["calibration_tokens"] = calibration.size();
+  return all.dump();
 }
 
 WeightFormats quantized_formats(const ModelConfig& config, const QuantizeOptions& options, Dtype type) {
@@ -84,15 +85,16 @@ WeightFormats quantized_formats(const ModelConfig& config, const QuantizeOptions
   return formats;
 }
 
-void quantize_model(Device& device, const std::string& input, const std::string& output,
-                    const QuantizeOptions& options) {
+std::vector<MatrixFit> quantize_model(Device& device, const std::string& input, const std::string& output,
+                                      const QuantizeOptions& options) {
   SafetensorsFile file = open_floats(input);
   ModelConfig config = read_config(file);
-  Dtype type = file.tensor("layers.0.attention.norm.weight").type() == Dtype::bf16 ? Dtype::bf16 : Dtype::fp32;
-  ParameterSet set("weights", config, quantized_formats(config, options, type));
-  set.commit(device);
-  for (size_t i = 0; i < set.list().size(); ++i) {
-    const ParameterInfo& info = set.list()[i];
+  bool calibrated = !options.calibration.empty();
+  Dtype type =
+      file.tensor("layers.0.attention.norm.weight").type() == Dtype::bf16 && !calibrated ? Dtype::bf16 : Dtype::fp32;
+  WeightFormats formats = quantized_formats(config, options, type);
+  ParameterSet set("weights", config, formats);
+  auto read = [&](const ParameterInfo& info) {
     std::string name = file.has(info.name) ? info.name : "embedding.weight";  // an output layer of its own
     if (name != info.name && info.name != "output.weight") file.tensor(info.name);
     std::vector<float> values = read_floats(file, name);
@@ -100,7 +102,18 @@ void quantize_model(Device& device, const std::string& input, const std::string&
     if (file.tensor(name).shape() != info.shape)
       fail("{} is {}, the model's configuration needs {}", where, file.tensor(name).shape().text(), info.shape.text());
     check_values(values, set.format(info).type, where);
-    store_parameter(device, set, i, values);
+    return values;
+  };
+  WeightValues values;
+  std::vector<MatrixFit> fits;
+  if (calibrated) {
+    for (const ParameterInfo& info : set.list()) values[info.name] = read(info);
+    fits = calibrate(device, config, formats, options.calibration, values);
+  }
+  set.commit(device);
+  for (size_t i = 0; i < set.list().size(); ++i) {
+    const ParameterInfo& info = set.list()[i];
+    store_parameter(device, set, i, calibrated ? values.at(info.name) : read(info));
   }
   std::vector<std::vector<char>> storage;
   std::vector<NamedTensor> tensors = host_tensors(device, set, "", storage);
@@ -108,8 +121,11 @@ void quantize_model(Device& device, const std::string& input, const std::string&
     if (file.has(name)) tensors.push_back({name, file.tensor(name)});
   std::map<std::string, std::string> metadata = {
       {"longhand.kind", "weights"}, {"longhand.config", config.json()}, {"longhand.quantization", options.json()}};
-  if (std::string base = base_checksum(file); !base.empty()) metadata["longhand.base"] = base;
+  // Factors stand between the weights of a fitted file and adapters made for the ones that it came from.
+  std::string base = (calibrated ? "calibrated " : "") + base_checksum(file);
+  if (!base.empty()) metadata["longhand.base"] = base;
   write_safetensors(output, tensors, metadata);
+  return fits;
 }
 
 }  // namespace longhand

@@ -163,6 +163,7 @@ void Pass::State::layer_forward(int64_t layer, bool again) {
   Tensor f = part_output(layer, AdapterSite::feedforward);
   project(*device, {.out = matrix(f), .a = matrix(activated), .bias = w.down_bias}, w.down);
   lora_forward(layer, LoraSite::down, matrix(f), matrix(activated));
+  if (watcher) watcher(layer, {c.rows(memory_length, segment), attended, middle, activated});
   f = adapter_forward(layer, AdapterSite::feedforward, f);
   if (!joined) join_forward(layer, f, pre() ? middle_sum : middle);
 }

@@ -191,6 +191,8 @@ void Pass::backward() {
   state_->repeat(State::Part::backward, true, [this] { state_->backward(); });
 }
 
+void Pass::watch(Watcher watcher) { state_->watcher = std::move(watcher); }
+
 ConstTensor Pass::hidden() const { return state_->hidden.rows(0, state_->segment); }
 Tensor Pass::d_hidden() const { return state_->d_hidden.rows(0, state_->segment); }
 ConstTensor Pass::losses() const { return state_->losses.rows(0, state_->segment); }

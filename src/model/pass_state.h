@@ -140,6 +140,8 @@ struct Pass::State {
   Tensor d_middle, d_up;                         // [T, B, D], [T, B, F]
   Tensor d_attended, d_q, d_kv, d_r, d_context;  // like their namesakes
 
+  Pass::Watcher watcher;
+
   // The current step.
   int64_t segment = 0, memory_length = 0;
   int64_t first_position = 0;                               // of the first memory row in its stream

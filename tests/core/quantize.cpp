@@ -5,8 +5,10 @@
 
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 
+#include "longhand/files.h"
 #include "longhand/generate.h"
 #include "longhand/model.h"
 #include "tests/core/train_fixture.h"
@@ -281,4 +283,97 @@ TEST_CASE("training from quantised weights is refused") {
   CHECK_THROWS_AS(
       Pass(*device, model.config, model.weights, &gradients, {.lanes = 1, .segment = 4, .training = true}, Dtype::fp32),
       Error);
+}
+
+namespace {
+
+std::vector<int32_t> some_text(int64_t length, int64_t vocabulary) {
+  std::vector<int32_t> text(length);
+  for (int64_t i = 0; i < length; ++i) text[i] = static_cast<int32_t>((i * 17 + i / 7) % vocabulary);
+  return text;
+}
+
+/// Weights whose activations differ between channels, as trained ones' do.
+std::string write_uneven_model(Device& device, const Scratch& scratch, const ModelConfig& config) {
+  std::string path = write_model(device, scratch, config);
+  SafetensorsFile file(path);
+  ParameterSet weights("weights", config, Dtype::fp32);
+  weights.commit(device);
+  for (size_t p = 0; p < weights.list().size(); ++p) {
+    std::vector<float> values = read_floats(file, weights.list()[p].name);
+    bool norm = weights.list()[p].name.find("norm") != std::string::npos;
+    for (size_t i = 0; norm && i < values.size(); i += 9) values[i] *= 8;
+    store_parameter(device, weights, p, values);
+  }
+  std::vector<std::vector<char>> storage;
+  std::string uneven = scratch / "uneven.safetensors";
+  write_safetensors(uneven, host_tensors(device, weights, "", storage),
+                    {{"longhand.kind", "weights"}, {"longhand.config", config.json()}});
+  return uneven;
+}
+
+}  // namespace
+
+TEST_CASE("factors of input channels that are folded away leave the logits as they were") {
+  auto device = make_device("cpu", {.threads = 2});
+  Scratch scratch;
+  for (NormPlacement norm : {NormPlacement::pre, NormPlacement::post}) {
+    ModelConfig config = model_of();
+    config.norm = norm, config.final_norm = norm == NormPlacement::pre;
+    SafetensorsFile file(write_model(*device, scratch, config));
+    LoadedModel model = load_model(*device, file.path(), Dtype::fp32);
+    std::vector<float> before = logits_of(*device, model, 24);
+    WeightValues values;
+    for (const ParameterInfo& info : model.weights.list()) values[info.name] = read_floats(file, info.name);
+    auto factors = [](int64_t count) {
+      std::vector<float> s(count);
+      for (int64_t i = 0; i < count; ++i) s[i] = 0.25f + static_cast<float>(i * 7 % 16) / 4;
+      return s;
+    };
+    for (int64_t l = 0; l < config.n_layer; ++l) {
+      ChannelFactors all{.output = factors(config.n_head * config.d_head)};
+      if (norm == NormPlacement::pre) all.qkv = all.up = factors(config.d_model);
+      fold_factors(config, l, all, values);
+    }
+    for (size_t i = 0; i < model.weights.list().size(); ++i)
+      store_parameter(*device, model.weights, i, values[model.weights.list()[i].name]);
+    CHECK(relative_error(logits_of(*device, model, 24), before) < 1e-5);
+  }
+}
+
+TEST_CASE("calibration brings integers closer to the logits, the same bits in every run and for every thread count") {
+  Scratch scratch;
+  auto device = make_device("cpu", {.threads = 2}), alone = make_device("cpu", {.threads = 1});
+  std::string path = write_uneven_model(*device, scratch, model_of());
+  std::vector<float> exact = logits_of(*device, load_model(*device, path, Dtype::fp32), 24);
+  for (WeightType type : {WeightType::int8, WeightType::int4})
+    for (bool grouped : {false, true}) {
+      QuantizeOptions options = QuantizeOptions::of(type);
+      options.grouped = grouped, options.embedding = options.output = WeightType::fp32;
+      CAPTURE(options.json());
+      std::string plain = scratch / "plain.safetensors", fitted = scratch / "fitted.safetensors";
+      CHECK(quantize_model(*device, path, plain, options).empty());
+      options.calibration = some_text(600, 50);
+      std::vector<MatrixFit> fits = quantize_model(*device, path, fitted, options);
+      CHECK(fits.size() == 4 * model_of().n_layer);
+      for (const MatrixFit& fit : fits) CHECK(fit.error_after <= fit.error_before * 1.0001);
+      double before = relative_error(logits_of(*device, load_model(*device, plain, Dtype::fp32), 24), exact);
+      double after = relative_error(logits_of(*device, load_model(*device, fitted, Dtype::fp32), 24), exact);
+      CHECK(after < before);
+      std::string again = scratch / "again.safetensors";
+      quantize_model(*alone, path, again, options);
+      CHECK(read_file(again) == read_file(fitted));
+    }
+}
+
+TEST_CASE("calibration refuses what it cannot read") {
+  auto device = make_device("cpu", {.threads = 1});
+  Scratch scratch;
+  std::string path = write_model(*device, scratch, model_of()), small = scratch / "small.safetensors";
+  QuantizeOptions options = QuantizeOptions::of(WeightType::int4);
+  options.calibration = some_text(15, 50);
+  CHECK(message_of([&] { quantize_model(*device, path, small, options); }).find("15 tokens") != std::string::npos);
+  options.calibration = some_text(40, 60);
+  CHECK(message_of([&] { quantize_model(*device, path, small, options); }).find("token 5") != std::string::npos);
+  CHECK(!std::filesystem::exists(small));
 }

@@ -5,46 +5,12 @@
 // multiplies two k of `lanes` columns. Sums are integers within a block, hence exact in any order; blocks add in order.
 #include "src/device/cpu/kernels/quantized.h"
 
-#include "src/device/cpu/kernels/matmul_epilogue.h"
-#include "src/device/cpu/kernels/quantized_pack.h"
+#include "src/device/cpu/kernels/quantized_one_row.h"
 #include "src/device/cpu/kernels/transpose.h"
 
 namespace longhand::cpu {
 inline namespace LONGHAND_ISA {
 namespace {
-
-typedef int16_t svec __attribute__((vector_size(lanes * 4)));
-typedef uint32_t bytes_unaligned __attribute__((vector_size(lanes * 4), aligned(1), may_alias));
-
-#if defined(__AVX512F__)
-constexpr int tile_rows = 14;
-#elif defined(__AVX2__)
-constexpr int tile_rows = 6;
-#else
-constexpr int tile_rows = 4;
-#endif
-constexpr int64_t bytes_ahead = 512;
-constexpr int64_t chunk_k = 2048;  // of a packed panel of weights: it stays in the second-level cache
-
-/// sum + the products of pairs. This file's 512-bit build asks for VNNI (quantized.cpp of the launcher sees to it).
-LONGHAND_INLINE ivec dot(ivec sum, uvec weights, ivec activations) {
-#if defined(__AVX512F__)
-  asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(activations));
-  return sum;
-#elif defined(__AVX2__)
-  return sum + (ivec)_mm256_madd_epi16((__m256i)weights, (__m256i)activations);
-#else
-  return sum + (ivec)_mm_madd_epi16((__m128i)weights, (__m128i)activations);
-#endif
-}
-
-/// Pair t of a word; integers of four bits come out as they are stored, 8 too large.
-template <bool four>
-LONGHAND_INLINE uvec pair_of(uvec word, int t) {
-  if constexpr (four) return (word >> (4 * t)) & 0x000f000fu;
-  svec halves = (svec)word;
-  return (uvec)(t == 0 ? (halves << 8) >> 8 : halves >> 8);
-}
 
 /// Vector v of up to `lanes` rows of weights, word i of row r in lane r of x[i].
 LONGHAND_INLINE void load_words(uvec (&x)[lanes], const uint8_t* const* row, int64_t v, int64_t row_bytes) {
@@ -66,10 +32,6 @@ LONGHAND_INLINE void load_words(uvec (&x)[lanes], const uint8_t* const* row, int
     }
   }
   transpose(x);
-}
-
-LONGHAND_INLINE void find_rows(const uint8_t* (&row)[lanes], const uint8_t* from, int64_t row_bytes, int count) {
-  for (int r = 0; r < lanes; ++r) row[r] = from + (r < count ? r : count - 1) * row_bytes;
 }
 
 template <class T>
@@ -105,15 +67,6 @@ void find_scales(const QuantizedShape& s, const QuantizedColumns& c, int64_t col
     scales_of(static_cast<const fp16*>(c.scales) + at, count, to);
   else
     scales_of(static_cast<const float*>(c.scales) + at, count, to);
-}
-
-/// A block ends: its integer sums join the others.
-template <int R, bool grouped>
-LONGHAND_INLINE vec block_sum(const QuantizedRows& rows, int64_t block, int r, ivec sum, vec before,
-                              const float* scales) {
-  vec scale = splat(rows.scales[block * R + r]);
-  if constexpr (grouped) scale = load(scales + block * tile_columns) * scale;
-  return before + __builtin_convertvector(sum, vec) * scale;
 }
 
 /// One vector of columns with R rows, sums [R][tile_columns]. With one or two rows several chains of sums hide the
@@ -168,113 +121,6 @@ void few_tile(const QuantizedShape& s, const QuantizedRows& rows, const uint8_t*
   if (vectors * lanes % block_words != 0) flush();
 }
 
-#if defined(__AVX512F__)
-/// Words of a (0 to 15) and of b (16 to 31).
-template <int... index>
-LONGHAND_INLINE ivec pick(ivec a, ivec b) {
-  return __builtin_shuffle(a, b, ivec{index...});
-}
-LONGHAND_INLINE ivec lower_halves(ivec a, ivec b) {
-  return pick<0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23>(a, b);
-}
-LONGHAND_INLINE ivec upper_halves(ivec a, ivec b) {
-  return pick<8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31>(a, b);
-}
-/// Quarters a0 + a1, a2 + a3, b0 + b1, b2 + b3.
-LONGHAND_INLINE ivec add_quarters(ivec a, ivec b) {
-  return pick<0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27>(a, b) +
-         pick<4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31>(a, b);
-}
-/// Within every quarter: words a0 + a2, b0 + b2, a1 + a3, b1 + b3.
-LONGHAND_INLINE ivec add_pairs(ivec a, ivec b) {
-  return pick<0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29>(a, b) +
-         pick<2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31>(a, b);
-}
-/// Within every quarter: words a0 + a2, a1 + a3, b0 + b2, b1 + b3.
-LONGHAND_INLINE ivec add_words(ivec a, ivec b) {
-  return pick<0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29>(a, b) +
-         pick<2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31>(a, b);
-}
-
-/// x[i]: eight lanes of row i, then eight of row i + 8. Lane r of the result is the sum of row r's.
-LONGHAND_INLINE ivec sums_of_halves(const ivec (&x)[8]) {
-  ivec q[4];  // four lanes each of rows i, i + 8, i + 4, i + 12
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) q[i] = add_quarters(x[i], x[i + 4]);
-  ivec sums = add_words(add_pairs(q[0], q[1]), add_pairs(q[2], q[3]));
-  return pick<0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15>(sums, sums);
-}
-
-/// Lane r of the result is the sum of the lanes of x[r]; with `split` first[r] is that of the lower eight lanes and the
-/// result that of the upper ones.
-template <bool split>
-LONGHAND_INLINE ivec sums_of(const ivec (&x)[lanes], ivec& first) {
-  ivec lower[8], upper[8];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    lower[i] = lower_halves(x[i], x[i + 8]), upper[i] = upper_halves(x[i], x[i + 8]);
-    if (!split) upper[i] += lower[i];
-  }
-  if (split) first = sums_of_halves(lower);
-  return sums_of_halves(upper);
-}
-
-/// One row by one vector of columns. The row's words lie by whole vectors (pack_row), so weights are multiplied as they
-/// stand, not transposed: a lane sums every 16th word of a block, and lanes add at the block's end. Four columns are
-/// read at a time, streams that the processor's own prefetching follows, while the next four are called into the cache.
-template <bool four, bool grouped>
-void one_row_tile(const QuantizedShape& s, const QuantizedRows& rows, const uint8_t* from, int columns,
-                  const float* scales, float* sums) {
-  constexpr int steps = four ? 4 : 2, most = 16, side = 4;
-  constexpr int vectors = grouped ? 1 : four ? 2 : 4;  // of a sum: a block, or two blocks half a vector each
-  constexpr bool split = four && grouped;
-  const uint8_t* row[lanes];
-  find_rows(row, from, s.row_bytes(), columns);
-  const uvec_unaligned* a = reinterpret_cast<const uvec_unaligned*>(rows.words);
-  vec total = splat(0);
-  int64_t block = 0;
-  auto add = [&](ivec sum) __attribute__((always_inline)) {
-    total = block_sum<1, grouped>(rows, block, 0, sum + splat_int(rows.starts[block]), total, scales);
-    ++block;
-  };
-  alignas(64) ivec c[most][lanes];
-  constexpr int64_t sum_bytes = vectors * vector_bytes;
-  for (int64_t at = 0; at < s.row_bytes(); at += most * sum_bytes) {
-    int64_t rest = (s.row_bytes() - at) / sum_bytes, count = rest < most ? rest : most;
-    for (int first = 0; first < lanes; first += side) {
-      const uvec_unaligned* words = a;
-      const uint8_t* column[side];
-      for (int j = 0; j < side; ++j) column[j] = row[first + j] + at;
-      for (int64_t i = 0; i < count; ++i) {
-        ivec sum[side] = {};
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; ++v) {
-          uvec x[side];
-#pragma GCC unroll 4
-          for (int j = 0; j < side; ++j, column[j - 1] += vector_bytes) {
-            __builtin_prefetch(column[j] + side * s.row_bytes());
-            x[j] = *reinterpret_cast<const bytes_unaligned*>(column[j]);
-          }
-#pragma GCC unroll 4
-          for (int t = 0; t < steps; ++t, ++words)
-#pragma GCC unroll 4
-            for (int j = 0; j < side; ++j) sum[j] = dot(sum[j], pair_of<four>(x[j], t), (ivec)*words);
-        }
-#pragma GCC unroll 4
-        for (int j = 0; j < side; ++j) c[i][first + j] = sum[j];
-      }
-    }
-    a += count * vectors * steps;
-    for (int64_t i = 0; i < count; ++i) {
-      ivec first, last = sums_of<split>(c[i], first);
-      if (split) add(first);
-      add(last);
-    }
-  }
-  store(sums, total);
-}
-#endif
-
 using FewTile = void (*)(const QuantizedShape&, const QuantizedRows&, const uint8_t*, int, const float*, float*);
 template <int R>
 LONGHAND_INLINE FewTile few_tile_for(const QuantizedShape& s) {
@@ -284,8 +130,8 @@ LONGHAND_INLINE FewTile few_tile_for(const QuantizedShape& s) {
 LONGHAND_INLINE FewTile few_tile_for(const QuantizedShape& s, int width) {
 #if defined(__AVX512F__)
   if (by_vectors(s, width)) {
-    if (s.four_bits) return s.grouped ? one_row_tile<true, true> : one_row_tile<true, false>;
-    return s.grouped ? one_row_tile<false, true> : one_row_tile<false, false>;
+    if (s.four_bits) return s.grouped ? one_row_tile_for<true, true>(s) : one_row_tile_for<true, false>(s);
+    return s.grouped ? one_row_tile_for<false, true>(s) : one_row_tile_for<false, false>(s);
   }
 #endif
   if (width == 1) return few_tile_for<1>(s);

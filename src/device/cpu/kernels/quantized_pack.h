@@ -9,8 +9,8 @@ inline namespace LONGHAND_ISA {
 
 constexpr int vector_bytes = lanes * 4;
 
-/// Whether a panel of one row is read by whole vectors of words (one_row_tile): rows of weights are whole vectors and
-/// whole blocks.
+/// Whether a panel of one row is read by whole vectors of words (one_row_in_step, one_row_by_fours): rows of weights
+/// are whole vectors and whole blocks.
 LONGHAND_INLINE bool by_vectors([[maybe_unused]] const QuantizedShape& s, [[maybe_unused]] int width) {
 #if defined(__AVX512F__)
   return width == 1 && (s.grouped ? s.row_bytes() % vector_bytes == 0 : s.k == s.padded());
@@ -38,7 +38,7 @@ LONGHAND_INLINE void round_scaled(vec x, float scale, float levels, int32_t* lan
   __builtin_memcpy(lane, &whole, sizeof whole);
 }
 
-/// Pairs of integers as words of weights have them: pair t of word i at [i][t], or, for one_row_tile, at
+/// Pairs of integers as words of weights have them: pair t of word i at [i][t], or, for one row by whole vectors, at
 /// [vector][t][lane].
 template <int pairs>
 LONGHAND_INLINE void pack_words(const QuantizedShape& s, const QuantizedRows& rows, int r, const int32_t* integers) {
