@@ -62,7 +62,7 @@ check "damaged files are refused in one line" test $long -eq 0
 head -c 300000 int8.safetensors >cut.safetensors
 refused "a file that was cut" 1 "cut.safetensors" "$longhand" score --model cut.safetensors --ids 1,2,3
 refused "a benchmark without its data" 2 "needs --model FILE and --data FILE" "$longhand" bench quantization
-refused "an unknown benchmark" 2 "it takes decode, prefill, quantization or serve" "$longhand" bench speed
+refused "an unknown benchmark" 2 "it takes decode, prefill, attention, speculation, quantization or serve" "$longhand" bench speed
 refused "an unknown preset of a benchmark" 2 "there is no preset" "$longhand" bench decode --preset 8b
 check "a benchmark says bytes and shares" grep -qE '"bytes_read":[0-9.e+]+.*"read_ceiling":[0-9.e+]+' \
   <("$longhand" bench decode --preset tiny --types int8 --tokens 4 --json)
