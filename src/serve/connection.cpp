@@ -66,6 +66,9 @@ void close_politely(int socket) {
   close(socket);
 }
 
+// Answers are made anew for each request: there is nothing to resume, and thousands of ranges would multiply one.
+void ignore_ranges(httplib::Request& request) { request.ranges.clear(); }
+
 // Connections within the limit go to a pool, and one beyond it that takes another's place; otherwise the accepting
 // thread itself answers.
 class BoundedQueue : public httplib::TaskQueue {
@@ -254,7 +257,7 @@ bool GuardedServer::process_and_close_socket(int socket) {
   while (connection.wait_for_request(closing_)) {
     bool closed = false;
     connection.begin_request();
-    bool fine = process_request(connection, closing_, closed, nullptr);
+    bool fine = process_request(connection, closing_, closed, ignore_ranges);
     if (!fine || closed || connection.closes() || closing_) break;
   }
   serving = nullptr;

@@ -51,7 +51,15 @@ check "an answer under way does not give way" test "$(cat long.? | grep -c '"fin
 check "those that gave way are told 408" test "$(field 'd["answers"].get("408", 0) > 0' <slow.json)" = True
 stop
 
-start --sessions kept --max-tokens 64 --read-timeout 5 --variant a,model=tiny --variant b,model=tiny,temperature=0.5
+echo '{"instruction": "Repeat.", "input": "1", "output": "1"}' >data.jsonl
+"$longhand" finetune --model "$model" --data data.jsonl --lora 2 --steps 1 --max-seq-length 128 --answers 0 --output polite >tune.txt \
+  || cat tune.txt
+start --sessions kept --max-tokens 64 --read-timeout 5 --variant a,model=tiny --variant b,model=polite,temperature=0.5 \
+  --adapter polite=polite/adapter.safetensors
+python3 -c 'print("{\"prompt\":[1," + "[" * 400000 + "]" * 400000 + "]}")' >deep.json
+answered "nesting without end" 400 "nests deeper" curl -sS -H 'Content-Type: application/json' --data-binary @deep.json "$url/v1/completions"
+check "ranges of an answer are not asked for" test \
+  "$(post /v1/completions "$small" -H 'Range: bytes=0-1,0-1' -o whole.json -w '%{http_code}') $(field 'd["object"]' <whole.json)" = "200 text_completion"
 check "mutated requests are answered or refused" python3 "$lib/fuzz_requests.py" "${url##*:}" "${FUZZ_REQUESTS:-2000}"
 check "the server is well after them" test "$(curl -sS "$url/health")" = '{"status":"ok"}'
 check "and writes what it wrote before" test "$(post /v1/completions '{"prompt":"Click the ","max_tokens":8,"temperature":0}' | field "$texts")" \

@@ -99,6 +99,8 @@ TEST_CASE("a request that cannot be obeyed is refused with the field at fault") 
     CHECK(line.find('\n') == line.size() - 1);
     CHECK(nlohmann::json::parse(line)["error"]["message"] == refusal.what());
   }
+  std::string deep = R"({"prompt": [1, )" + std::string(100000, '[') + std::string(100000, ']') + "]}";
+  CHECK(std::string(refused(deep).what()).find("nests deeper") != std::string::npos);
   CHECK(std::string(refused(R"({"prompt": "a", "temperatur": 1})").what()).find("did you mean \"temperature\"") !=
         std::string::npos);
 }

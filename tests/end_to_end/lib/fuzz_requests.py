@@ -18,12 +18,20 @@ BODIES = [
                               "max_tokens": 2, "logprobs": True, "top_logprobs": 2}),
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}], "max_tokens": 1,
                               "stream": True, "session": "s-2"}),
+    ("/v1/completions", {"prompt": "Is it? ", "model": "polite", "guided_choice": ["yes", "no", "maybe"], "logprobs": 1}),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}], "model": "polite", "session": "s-3",
+                              "guided_choice": ["yes", "yes, it is"], "stream": True}),
     ("/v1/embeddings", {"input": ["a cell", "b"], "encoding_format": "base64"}),
     ("/tokenize", {"text": "Größe 123 你好"}),
     ("/ab/feedback", {"id": "cmpl-0", "rating": "up"}),
 ]
 ODD = [None, True, -1, 0, 1e308, -1e308, 2**63, 2**64, 10**40, "", "a" * 300, "\u0000", "\ud800", [], {}, [[]], [None], {"a": {}},
-       [1, "a"], [[5, 6], "a"], 0.5, "tiny", "no-such-model", [2**31], [-1], ["a"] * 40]
+       [1, "a"], [[5, 6], "a"], 0.5, "tiny", "polite", "ab", "no-such-model", [2**31], [-1], ["a"] * 40, "DEEP", [1, "DEEP"],
+       "b" * 500000]
+DEEP = b"[" * 250000 + b"]" * 250000  # in place of "DEEP"
+HEADERS = ["Range: bytes=0-3", "Range: bytes=" + "0-1," * 1900 + "0-1", "Range: bytes=9-2", "Accept-Encoding: gzip, br",
+           "Expect: 100-continue", "Content-Encoding: gzip", "Authorization: Bearer x", "Origin: http://a", "X: " + "a" * 8000,
+           "Cookie: a=b", "Forwarded: for=::1", "Content-Type: multipart/form-data; boundary=a"]
 PIECES = [b"\r\n", b"\r\n\r\n", b"\0", b"\xff\xfe", b"Content-Length: -1\r\n", b"Content-Length: 99999999999999999999\r\n",
           b"Transfer-Encoding: chunked\r\n", b"Expect: 100-continue\r\n", b"Connection: keep-alive\r\n", b"Content-Encoding: gzip\r\n",
           b"%00%2e%2e%2f", b"HTTP/9.9", b"{" * 200, b"[" * 500, b"\"" * 3, b"5\r\nabcde\r\n0\r\n\r\n", b"Range: bytes=0-\r\n", b"a" * 9000]
@@ -70,12 +78,13 @@ def request_of(chance):
     if chance.random() < 0.6:
         for _ in range(chance.randint(1, 3)):
             body = mutated_json(body, chance)
-    content = json.dumps(body, ensure_ascii=chance.random() < 0.5).encode("utf-8", "surrogatepass")
+    content = json.dumps(body, ensure_ascii=chance.random() < 0.5).encode("utf-8", "surrogatepass").replace(b'"DEEP"', DEEP)
     if chance.random() < 0.1:
         method, content = chance.choice(["GET", "PUT", "OPTIONS", "DELETE"]), b""
     else:
         method = "POST"
-    head = (f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    more = chance.choice(HEADERS) + "\r\n" if chance.random() < 0.2 else ""
+    head = (f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{more}Content-Type: application/json\r\n"
             f"Content-Length: {len(content)}\r\n\r\n")
     data = head.encode() + content
     whole = chance.random() < 0.4
@@ -97,7 +106,7 @@ def answer_to(data, whole):
                 heard += part
         except ConnectionResetError:
             pass
-        return heard
+        return heard.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 def fault(heard, whole):
@@ -109,8 +118,9 @@ def fault(heard, whole):
     status = int(heard[9:12])
     if status not in STATUSES and status not in (100, 204) and (whole or status != 499):
         return f"status {status}"
-    if status >= 400 and b"\r\n\r\n" in heard:
-        body = heard.split(b"\r\n\r\n", 1)[1].split(b"\n", 1)[0]
+    head, _, body = heard.partition(b"\r\n\r\n")
+    if status >= 400 and b"Content-Encoding: " not in head:
+        body = body.split(b"\n", 1)[0]
         try:
             if body and not json.loads(body)["error"]["message"]:
                 return "a refusal without words"
