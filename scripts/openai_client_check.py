@@ -133,6 +133,23 @@ def check_refusals(openai, client, model):
     refused("401: a wrong key", openai.AuthenticationError, 401, "key", lambda: wrong.models.list())
 
 
+def check_queue(openai, client, model):
+    """Long streams, one beside the other, until the client's share of the queue is full (--client-queue)."""
+    streams, refusal = [], None
+    while not refusal and len(streams) < 100:
+        try:
+            streams.append(client.completions.create(model=model, prompt="a", max_tokens=4096, stream=True,
+                                                     extra_body={"ignore_eos": True}))
+        except openai.RateLimitError as error:
+            refusal = error
+    for stream in streams:
+        stream.close()
+    check("429: too many requests of one client", refusal and refusal.status_code == 429 and "try again" in refusal.message and
+          refusal.response.headers["retry-after"] == "1", f"{len(streams)} streams were taken; {refusal}")
+    later = client.with_options(max_retries=5).completions.create(model=model, prompt="a", max_tokens=1)
+    check("429: when the streams are closed the client comes through", len(later.choices) == 1, later)
+
+
 def check_metrics(parser):
     query = urllib.request.Request(URL + "/metrics", headers={"Authorization": "Bearer " + KEY})
     with urllib.request.urlopen(query) as answer:
@@ -162,6 +179,7 @@ def main():
         for checks in (check_completions, check_chats, check_models_and_embeddings):
             guarded(checks, client, model)
         guarded(check_refusals, openai, client, model)
+        guarded(check_queue, openai, client, model)
     try:
         from prometheus_client import parser
     except ImportError:
