@@ -11,7 +11,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   std::string_view body(reinterpret_cast<const char*>(data) + 1, size - 1);
   try {
-    switch (data[0] % 4) {
+    switch (data[0] % 5) {
       case 0:
         parse_text_request(body, false, {});
         break;
@@ -21,8 +21,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       case 2:
         parse_tokenize_request(body);
         break;
-      default:
+      case 3:
         parse_embedding_request(body, {});
+        break;
+      default:
+        parse_feedback(body);
     }
   } catch (const Refusal& refusal) {
     std::string line = error_body(refusal);
