@@ -121,7 +121,7 @@ scores() { sed -n '/^task /,$p' "$runs/$1/scores.txt"; }
   echo
   echo "The same configuration with \`weights/small.safetensors\`:"
   echo
-  block "$(compare small-guide)"
+  block "$(compare guide small-guide | sed '/^$/,$d')"
   echo
   echo "Before:"
   echo

@@ -65,6 +65,7 @@ class PromptTemplate {
 struct EncodeOptions {
   std::string template_path;  // see PromptTemplate
   int64_t segment = 0;        // inputs of an example at most
+  int64_t shots = 0;          // solved examples of the same task before each prompt; fewer where they do not fit
   double validation = 0.05;   // share of the examples, by their source or prompt: equal ones stay on one side
   uint64_t seed = 0;
   bool skip_bad = false;                       // leave out what does not fit, and count it

@@ -90,6 +90,7 @@ void run_eval(EvalFlags flags, const Common& common) {
   for (auto [name, value, least] : {std::tuple("--limit", flags.limit, 0),
                                     {"--rows", flags.answers.rows, 1},
                                     {"--tokens", flags.answers.tokens, 0},
+                                    {"--shots", flags.encode.shots, 0},
                                     {"--show", flags.show, 0}})
     if (value < least) fail_usage("{} {}: at least {}", name, value, least);
   speculation(flags.answers.speculate);
@@ -130,6 +131,7 @@ void add_eval(CLI::App& app, Common& common) {
   add("--validation-ratio", flags->encode.validation, "share of the examples for validation", "NUMBER", "Data");
   command->add_flag("--all", flags->all, "answer every example of --data")->group("Data");
   add("--template", flags->encode.template_path, "prompt template: alpaca, context, plain or a file", "NAME", "Data");
+  add("--shots", flags->encode.shots, "solved examples of the same task before each prompt", "N", "Data");
   add("--max-seq-length", flags->segment, "tokens of an example at most; 0 = the model's segment", "N", "Data");
   add("--head", flags->head, "head that labels or tags are for (default: the model's only one of that kind)", "NAME",
       "Data");

@@ -46,6 +46,7 @@ struct Finetune {
     add("--validation-ratio", encode.validation, "share of the examples for validation (default 0.05)", "NUMBER");
     add("--template", encode.template_path, "prompt template: alpaca, context, plain or a file (default: by the keys)",
         "NAME");
+    add("--shots", encode.shots, "solved examples of the same task before each prompt (default 0)", "N");
     add("--answers", answers, "validation examples to answer before and after training (default 8); 0 = none", "N");
     command.add_flag("--skip-bad", encode.skip_bad, "leave out examples that cannot be used, and count them")
         ->group("Data");
@@ -105,6 +106,7 @@ struct Finetune {
       fail_usage("--labels, --crf and --lookahead are of a new head: give its name with --head");
     if (head.lookahead < 0 || head.lookahead > 64) fail_usage("--lookahead {}: 0 to 64", head.lookahead);
     if (answers < 0) fail_usage("--answers {}: 0 or more", answers);
+    if (encode.shots < 0) fail_usage("--shots {}: 0 or more", encode.shots);
     check_random_base();
     if (!(encode.validation >= 0 && encode.validation <= 0.5))
       fail_usage("--validation-ratio {}: it is a share between 0 and 0.5", encode.validation);

@@ -116,6 +116,47 @@ TEST_CASE("a source stays on one side of the split, and tasks are validated apar
   CHECK(encoded.streams[1].name == "t0");
 }
 
+TEST_CASE("solved examples stand before a prompt: of its task, of another source, as many as fit") {
+  std::string lines;
+  for (int i = 0; i < 30; ++i)
+    lines += fmt::format("{{\"instruction\": \"{} {}\", \"output\": \"{}\", \"task\": \"{}\", \"source\": \"s{}\"}}\n",
+                         i % 2 ? "twice" : "half", i, i % 2 ? 2 * i : i / 2, i % 2 ? "twice" : "half", i / 4);
+  InstructionFile file = read(lines);
+  Tokenizer tokenizer = tiny_tokenizer();
+  EncodeOptions options{.template_path = "plain", .segment = 200, .shots = 3, .validation = 0.3};
+  auto first_text = [&](const TokenContent& stream) {
+    std::vector<int32_t> ids(stream.tokens.begin() + 1, stream.tokens.begin() + stream.documents.at(1) - 1);
+    return tokenizer.decode(ids);
+  };
+  EncodedInstructions encoded = encode_instructions(tokenizer, file, nullptr, options);
+  for (const TokenContent& stream : encoded.streams) {
+    std::string text = first_text(stream), word = text.substr(0, text.find(' '));
+    CHECK(std::count(text.begin(), text.end(), '\n') == 3 * 3 + 1);
+    size_t questions = 0;
+    for (size_t at = 0; (at = text.find(word, at)) != std::string::npos; ++at) ++questions;
+    CHECK(questions == 4);
+  }
+  // Answers of examples that stand before another are read, not learnt; validation examples stand before none.
+  EncodeOptions alone = options;
+  alone.shots = 0;
+  EncodedInstructions plain = encode_instructions(tokenizer, file, nullptr, alone);
+  REQUIRE(plain.streams.size() == encoded.streams.size());
+  for (size_t i = 0; i < plain.streams.size(); ++i)
+    CHECK(learnt(tokenizer, plain.streams[i]) == learnt(tokenizer, encoded.streams[i]));
+  for (const InstructionExample& example : file.examples) {
+    auto holds = [&](const TokenContent& stream) {
+      std::vector<int32_t> ids(stream.tokens.begin(), stream.tokens.end());
+      return tokenizer.decode(ids).find(example.fields.at("instruction") + "\n") != std::string::npos;
+    };
+    bool held_back = !holds(plain.streams[0]);
+    CHECK(held_back == !holds(encoded.streams[0]));
+  }
+  options.segment = 24;
+  EncodedInstructions short_of_room = encode_instructions(tokenizer, file, nullptr, options);
+  CHECK(short_of_room.train == encoded.train);
+  CHECK(encode_instructions(tokenizer, file, nullptr, options).streams[0].tokens == short_of_room.streams[0].tokens);
+}
+
 TEST_CASE("data check finds what is planted") {
   std::string lines = R"({"instruction": "Is it?", "output": "no"})"
                       "\n"

@@ -6,6 +6,7 @@
 #include "longhand/instructions.h"
 #include "longhand/random.h"
 #include "longhand/safetensors.h"
+#include "src/data/instructions/shots.h"
 #include "src/data/instructions/tagged_words.h"
 #include "src/text/chat_form.h"
 
@@ -26,8 +27,9 @@ struct Encoded {
 
 class Encoder {
  public:
-  Encoder(const Tokenizer& tokenizer, const EncodeOptions& options)
+  Encoder(const Tokenizer& tokenizer, const EncodeOptions& options, std::shared_ptr<const Shots> shots)
       : tokenizer_(tokenizer),
+        shots_(std::move(shots)),
         form_(options.template_path),
         own_template_(!options.template_path.empty()),
         chat_(tokenizer),
@@ -48,12 +50,19 @@ class Encoder {
   int64_t cut() const { return cut_; }
 
  private:
-  Encoded joined(const InstructionExample& example) const {
+  /// Solved examples, each with its answer and an empty line behind it.
+  std::string solved(const std::vector<const InstructionExample*>& examples) const {
+    std::string text;
+    for (const InstructionExample* example : examples) text += form_.prompt(*example) + example->answer + "\n\n";
+    return text;
+  }
+
+  Encoded joined(const InstructionExample& example, const std::string& before = "") const {
     Encoded out;
     out.add({tokenizer_.end_of_document()}, false);
     auto text = example.fields.find("text");
     bool plain = !example.label.empty() && !own_template_ && text != example.fields.end();
-    out.add(tokenizer_.encode(plain ? text->second : form_.prompt(example)), false);
+    out.add(tokenizer_.encode(before + (plain ? text->second : form_.prompt(example))), false);
     if (!example.label.empty()) {  // the first </s> behind the text is read, the second never
       out.labels.push_back({head_, static_cast<int32_t>(out.tokens.size()), label(head_, example.label)});
       out.add({tokenizer_.end_of_document(), tokenizer_.end_of_document()}, false);
@@ -65,8 +74,13 @@ class Encoder {
     return out;
   }
 
-  // What is too long loses the end of its input (or context), token by token of that field; the answer stays whole.
+  // What is too long loses the examples before it, one by one, then the end of its input (or context), token by token of
+  // that field; the answer stays whole.
   Encoded by_template(const InstructionExample& example) {
+    for (auto before = shots_->before(example); !before.empty(); before.erase(before.begin())) {
+      Encoded out = joined(example, solved(before));
+      if (static_cast<int64_t>(out.tokens.size()) <= segment_ + 1) return out;
+    }
     Encoded out = joined(example);
     int64_t over = static_cast<int64_t>(out.tokens.size()) - segment_ - 1;
     if (over <= 0) return out;
@@ -139,6 +153,7 @@ class Encoder {
   }
 
   const Tokenizer& tokenizer_;
+  std::shared_ptr<const Shots> shots_;
   PromptTemplate form_;
   bool own_template_;
   ChatForm chat_;
@@ -163,8 +178,8 @@ bool validates(const InstructionExample& example, const EncodeOptions& options) 
 /// The examples of a stream in the forms that an augmenter gives them.
 class AugmentedExamples : public ExampleVariants {
  public:
-  AugmentedExamples(const Tokenizer& tokenizer, const EncodeOptions& options)
-      : tokenizer_(tokenizer), options_(options), encoder_(tokenizer_, options_) {}
+  AugmentedExamples(const Tokenizer& tokenizer, const EncodeOptions& options, std::shared_ptr<const Shots> shots)
+      : tokenizer_(tokenizer), options_(options), encoder_(tokenizer_, options_, std::move(shots)) {}
   void add(const InstructionExample& example) { examples_.push_back(example); }
 
   Variant make(int64_t index, int64_t step) const override {
@@ -204,11 +219,14 @@ void add_task(TokenContent& stream, const std::string& name) {
 EncodedInstructions encode_instructions(const Tokenizer& tokenizer, const InstructionFile& file,
                                         const InstructionFile* validation_file, const EncodeOptions& options) {
   EncodedInstructions result;
-  Encoder encoder(tokenizer, options);
+  auto shots = std::make_shared<Shots>(options.shots, options.seed);
+  for (const InstructionExample& example : file.examples)
+    if (validation_file || !validates(example, options)) shots->add(example);
+  Encoder encoder(tokenizer, options, shots);
   TokenContent train{.name = "train"};
   std::map<std::string, TokenContent> validation;
   std::shared_ptr<AugmentedExamples> variants;
-  if (options.augmenter) variants = std::make_shared<AugmentedExamples>(tokenizer, options);
+  if (options.augmenter) variants = std::make_shared<AugmentedExamples>(tokenizer, options, shots);
   auto add = [&](const InstructionFile& from, bool to_validation) {
     for (const InstructionExample& example : from.examples) {
       try {
