@@ -33,7 +33,7 @@ struct Place : DecodePlace {
   const T *keys, *values, *r;
   const float *key_scales, *value_scales, *r_scales;
 
-  __device__ __forceinline__ Place(const Decode& a, int64_t row, int64_t head) : DecodePlace(a, row, head) {
+  __device__ __forceinline__ Place(const Decode& a, int row, int head) : DecodePlace(a, row, head) {
     keys = a.keys.of<T>(sequence, head), values = a.values.of<T>(sequence, head), r = a.r.of<T>(0, head);
     if constexpr (sizeof(T) == 1) {
       key_scales = a.key_scales.of<float>(sequence, head), value_scales = a.value_scales.of<float>(sequence, head);
@@ -69,7 +69,7 @@ __device__ __forceinline__ void add_products(float (&sum)[rows_in_flight], const
 /// scores[j] = the score at distance first + j, j < count.
 template <int P, class T>
 __device__ __forceinline__ void score_rows(const Decode& a, const Place<T>& at, const float* query, int padded,
-                                           int64_t first, int count, float* scores) {
+                                           int first, int count, float* scores) {
   int lane = threadIdx.x % a.group, group = threadIdx.x / a.group, groups = split_threads / a.group;
   for (int base = 0; base < count; base += groups * rows_in_flight) {
     const T *key[rows_in_flight], *r[rows_in_flight];
@@ -77,8 +77,8 @@ __device__ __forceinline__ void score_rows(const Decode& a, const Place<T>& at, 
 #pragma unroll
     for (int i = 0; i < rows_in_flight; ++i) {
       int j = base + i * groups + group;
-      int64_t distance = first + (j < count ? j : count - 1), slot = at.slot(a, distance);
-      int64_t r_row = distance < a.distances ? distance : a.distances - 1;
+      int distance = first + (j < count ? j : count - 1), slot = at.slot(a, distance);
+      int r_row = distance < a.distances ? distance : a.distances - 1;
       key[i] = at.keys + slot * a.keys.row, r[i] = at.r + r_row * a.r.row;
       sum[i] = position_sum[i] = 0.0f;
       if constexpr (sizeof(T) == 1)
@@ -118,7 +118,7 @@ __device__ __forceinline__ void add_values(const Decode& a, const Place<T>& at, 
 #pragma unroll
       for (int i = 0; i < rows_in_flight; ++i) {
         int j = base + i * groups + group, valid = j < count ? j : count - 1;
-        int64_t slot = at.slot(a, distance_of(valid));
+        int slot = at.slot(a, distance_of(valid));
         w[i] = j < count ? weight(valid) : 0.0f;
         if constexpr (sizeof(T) == 1) w[i] *= at.value_scales[slot * a.value_scales.row];
         load_columns(x[i], at.values + slot * a.values.row, first + lane * P, a.width);
@@ -153,9 +153,9 @@ __device__ __forceinline__ float exponentials(float* scores, int count, float la
 }
 
 /// How many splits a query's keys take.
-__device__ __forceinline__ int64_t splits_of(const Decode& a, const DecodePlace& at) {
+__device__ __forceinline__ int splits_of(const Decode& a, const DecodePlace& at) {
   if (!a.pages || at.visible == 0) return (at.visible + a.split - 1) / a.split;
-  return at.pages() < a.splits ? at.pages() : a.splits;
+  return at.pages() < a.splits ? static_cast<int>(at.pages()) : a.splits;
 }
 
 /// Block (row * splits + split, head). Dense, pages: the split's partial result. Top-k: its scores.
@@ -166,10 +166,11 @@ __global__ void __launch_bounds__(split_threads, 4) decode_split_kernel(const De
   SIMT_SHARED(float, warps, [split_threads / 32]);
   SIMT_DYN_SHARED(float, query);
   Place<T> at(a, blockIdx.x / a.splits, blockIdx.y);
-  int64_t split = blockIdx.x % a.splits, first = split * a.split, pair = at.row * a.heads + at.head;
+  int split = static_cast<int>(blockIdx.x % a.splits), first = split * a.split;
+  int64_t pair = at.pair(a);
   if (at.visible == 0 && split == 0 && threadIdx.x == 0) report_fault(a.fault, at.row, a.sequence[at.row]);
   if (split >= splits_of(a, at)) return;
-  int count = static_cast<int>(at.visible - first < a.split ? at.visible - first : a.split);
+  int count = at.visible - first < a.split ? at.visible - first : a.split;
   if (a.pages) first = a.runs[pair * a.splits + split].first, count = a.runs[pair * a.splits + split].count;
   int padded = (a.width + P - 1) / P * P;
   load_query(a, at, query, padded);
@@ -195,13 +196,13 @@ __global__ void __launch_bounds__(split_threads, 4) decode_split_kernel(const De
 __global__ void __launch_bounds__(combine_threads) decode_combine_kernel(const Decode a) {
   DecodePlace at(a, blockIdx.x, blockIdx.y);
   if (at.visible == 0) return;
-  int64_t splits = splits_of(a, at), step = 2 + a.width;
-  const float* partial = a.partial + (at.row * a.heads + at.head) * a.splits * step;
+  int splits = splits_of(a, at), step = 2 + a.width;
+  const float* partial = a.partial + at.pair(a) * a.splits * step;
   float largest = partial[0];
-  for (int64_t s = 1; s < splits; ++s) largest = fmaxf(largest, partial[s * step]);
+  for (int s = 1; s < splits; ++s) largest = fmaxf(largest, partial[s * step]);
   for (int c = threadIdx.x; c < a.width; c += combine_threads) {
     float sum = 0, total = 0;
-    for (int64_t s = 0; s < splits; ++s) {
+    for (int s = 0; s < splits; ++s) {
       float scale = expf(partial[s * step] - largest);
       total += scale * partial[s * step + 1], sum += scale * partial[s * step + 2 + c];
     }
@@ -282,11 +283,11 @@ __global__ void __launch_bounds__(select_threads, P == 1 ? 6 : 0) decode_select_
   SIMT_SHARED(float, warps, [select_threads / 32]);
   Place<T> at(a, blockIdx.x, blockIdx.y);
   if (at.visible == 0) return;
-  int64_t pair = at.row * a.heads + at.head;
+  int64_t pair = at.pair(a);
   const float* scores = a.scores + pair * a.window;
   float* weights = a.weights + pair * a.topk;
   int32_t* chosen = a.chosen + pair * a.topk;
-  int visible = static_cast<int>(at.visible), keep = static_cast<int>(a.topk < at.visible ? a.topk : at.visible);
+  int visible = at.visible, keep = a.topk < visible ? a.topk : visible;
 
   Threshold least = find_threshold(scores, visible, keep, histogram, threshold);
   int each = (visible + select_threads - 1) / select_threads, begin = each * static_cast<int>(threadIdx.x);
@@ -306,7 +307,7 @@ __global__ void __launch_bounds__(select_threads, P == 1 ? 6 : 0) decode_select_
   largest = block_max<select_threads>(largest, warps);
   float sum = exponentials<select_threads>(weights, keep, largest, warps);
   add_values<P, select_threads>(
-      a, at, keep, sums, [&](int j) { return weights[j]; }, [&](int j) { return static_cast<int64_t>(chosen[j]); },
+      a, at, keep, sums, [&](int j) { return weights[j]; }, [&](int j) { return chosen[j]; },
       [&](int c, float x) { a.store(at.row * a.out_row + at.head * a.out_head + c, x / sum); });
 }
 
@@ -334,19 +335,22 @@ Decode arguments(const AttentionDecode& a) {
   d.sequence = static_cast<const int32_t*>(a.sequence.data());
   d.out_row = a.out.stride(0), d.out_head = a.out.stride(1), d.q_row = a.q.stride(0), d.q_head = a.q.stride(1);
   d.u_head = a.u.stride(0), d.v_head = a.v.stride(0);
-  d.sequences = a.keys.size(0), d.slots = a.keys.size(1), d.window = a.window, d.distances = a.r.size(0);
-  d.heads = static_cast<int>(a.q.size(1)), d.width = static_cast<int>(a.q.size(2));
+  auto count = [](int64_t n) { return static_cast<int>(n); };
+  d.sequences = a.keys.size(0), d.slots = count(a.keys.size(1));
+  d.window = count(a.window), d.distances = count(a.r.size(0));
+  d.heads = count(a.q.size(1)), d.width = count(a.q.size(2));
   d.sigma = static_cast<float>(1.0 / std::sqrt(static_cast<double>(a.q.size(2))));
   d.most_pages = (a.window + 2 * page_rows - 2) / page_rows;
   if (a.topk > 0 && a.topk_mode == TopkMode::block && pages_kept(a.topk) < d.most_pages) {
-    d.pages = true, d.topk = a.topk, d.split = page_rows, d.splits = pages_kept(a.topk);
-    d.key_bounds = ring_rows(a.key_bounds), d.r_bounds = table_rows(a.r_bounds), d.groups = a.r_bounds.size(0) / 2;
+    d.pages = true, d.topk = count(a.topk), d.split = page_rows, d.splits = count(pages_kept(a.topk));
+    d.key_bounds = ring_rows(a.key_bounds), d.r_bounds = table_rows(a.r_bounds);
+    d.groups = count(a.r_bounds.size(0) / 2);
     return d;
   }
-  if (a.topk_mode == TopkMode::exact && a.topk < a.window) d.topk = a.topk;
+  if (a.topk_mode == TopkMode::exact && a.topk < a.window) d.topk = count(a.topk);
   // About 32 splits a head, so that a single query fills the card; none shorter than 64 keys.
-  d.split = std::clamp<int64_t>((a.window + 32 * 64 - 1) / (32 * 64) * 64, 64, longest_split);
-  d.splits = (a.window + d.split - 1) / d.split;
+  d.split = std::clamp((d.window + 32 * 64 - 1) / (32 * 64) * 64, 64, longest_split);
+  d.splits = (d.window + d.split - 1) / d.split;
   return d;
 }
 

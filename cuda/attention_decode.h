@@ -29,7 +29,8 @@ struct Decode {
   const int64_t* position;
   const int32_t* sequence;
   int64_t out_row, out_head, q_row, q_head, u_head, v_head;
-  int64_t sequences, slots, window, distances, groups, topk, split, splits;
+  int64_t sequences;
+  int slots, window, distances, groups, topk, split, splits;
   int heads, width, group;  // group: lanes that share a row, a power of two
   bool pages;               // a split is a page that the query keeps
   float sigma;
@@ -55,16 +56,18 @@ struct Decode {
 
 /// The query and head of a block. A query that is nowhere in the rings sees nothing.
 struct DecodePlace {
-  int64_t row, head, sequence, position, visible, newest_slot;
+  int64_t position;
+  int row, head, sequence, visible, newest_slot;
 
-  __device__ __forceinline__ DecodePlace(const Decode& a, int64_t row, int64_t head) : row(row), head(head) {
+  __device__ __forceinline__ DecodePlace(const Decode& a, int row, int head) : row(row), head(head) {
     position = a.position[row], sequence = a.sequence[row];
     if (position < 0 || sequence < 0 || sequence >= a.sequences) position = -1, sequence = 0;
-    visible = position + 1 < a.window ? position + 1 : a.window;
-    newest_slot = position % a.slots;
+    visible = position + 1 < a.window ? static_cast<int>(position + 1) : a.window;
+    newest_slot = static_cast<int>(position % a.slots);
   }
-  __device__ __forceinline__ int64_t slot(const Decode& a, int64_t distance) const {
-    int64_t slot = newest_slot - distance;
+  __device__ __forceinline__ int64_t pair(const Decode& a) const { return static_cast<int64_t>(row) * a.heads + head; }
+  __device__ __forceinline__ int slot(const Decode& a, int distance) const {
+    int slot = newest_slot - distance;
     return slot < 0 ? slot + a.slots : slot;
   }
   __device__ __forceinline__ int64_t newest_page() const { return position / 64; }

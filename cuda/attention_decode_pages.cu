@@ -32,6 +32,7 @@ __device__ __forceinline__ void bound_rows(const float* query, const float* extr
     float sum[rows_at_once] = {};
 #pragma unroll
     for (int i = 0; i < rows_at_once; ++i) low[i] = extremes + row_of(min(first + i, count - 1)) * row;
+#pragma unroll 2
     for (int c = lane; c < width; c += 32)
 #pragma unroll
       for (int i = 0; i < rows_at_once; ++i) sum[i] += fmaxf(query[c] * low[i][c], query[c] * low[i][row + c]);
@@ -50,21 +51,23 @@ __global__ void __launch_bounds__(choose_threads) decode_pages_kernel(const Deco
   if (at.visible == 0) return;
   load_query(a, at, query, a.width);
   __syncthreads();
-  int64_t pair = at.row * a.heads + at.head, newest = at.newest_page(), ring_pages = a.slots / page_rows;
-  int pages = static_cast<int>(at.pages()), groups = static_cast<int>((at.visible - 1) / page_rows) + 1;
+  constexpr int rows = page_rows;
+  int64_t pair = at.pair(a);
+  int ring_pages = a.slots / rows, newest = at.newest_slot / rows, newest_rows = at.newest_slot % rows;
+  int pages = static_cast<int>(at.pages()), groups = (at.visible - 1) / rows + 1;
   float *by_page = a.bounds + pair * 2 * a.most_pages, *by_group = by_page + a.most_pages;
   bound_rows(
       query, a.key_bounds.of<float>(at.sequence, at.head), a.key_bounds.row, a.width, pages,
-      [&](int j) { return 2 * ((newest - j) % ring_pages); }, by_page);
+      [&](int j) { return 2 * (newest - j + (newest < j ? ring_pages : 0)); }, by_page);
   bound_rows(
       query + a.width, a.r_bounds.of<float>(0, at.head), a.r_bounds.row, a.width, groups,
       [&](int e) { return 2 * (e < a.groups ? e : a.groups - 1); }, by_group);
   __syncthreads();
   // Distances of page j's keys: [first, last], those within the window.
-  auto first_of = [&](int j) { return max(static_cast<int>(at.position - (newest - j) * page_rows) - 63, 0); };
-  auto last_of = [&](int j) { return static_cast<int>(min(at.position - (newest - j) * page_rows, at.visible - 1)); };
+  auto first_of = [&](int j) { return max(newest_rows + j * rows - (rows - 1), 0); };
+  auto last_of = [&](int j) { return min(newest_rows + j * rows, at.visible - 1); };
   for (int j = threadIdx.x; j < pages; j += choose_threads)
-    by_page[j] += fmaxf(by_group[first_of(j) / page_rows], by_group[last_of(j) / page_rows]);
+    by_page[j] += fmaxf(by_group[first_of(j) / rows], by_group[last_of(j) / rows]);
   __syncthreads();
   for (int j = threadIdx.x; j < pages; j += choose_threads) {
     int place = j;

@@ -31,7 +31,8 @@ struct RingCall {
   RingRows rings[2];  // keys, values
   const int64_t* position;
   const int32_t* sequence;
-  int64_t n, heads, width, sequences, slots;
+  int64_t n, sequences, slots;
+  int heads, width;
   bool aligned;
   unsigned long long* fault;
 
@@ -49,12 +50,12 @@ struct RingCall {
 /// Block row 0 stores keys, block row 1 values.
 template <class T>
 __global__ void __launch_bounds__(store_threads) ring_copy_kernel(const RingCall call) {
-  int64_t pieces = (call.width + piece<T> - 1) / piece<T>;
-  int64_t index = static_cast<int64_t>(blockIdx.x) * store_threads + threadIdx.x;
-  if (index >= call.n * call.heads * pieces) return;
+  unsigned pieces = (call.width + piece<T> - 1) / piece<T>, heads = call.heads;
+  unsigned index = blockIdx.x * store_threads + threadIdx.x;
+  if (index >= call.n * heads * pieces) return;
   const RingRows& ring = call.rings[blockIdx.y];
-  int64_t column = index % pieces * piece<T>, head = index / pieces % call.heads, row = index / pieces / call.heads;
-  int64_t sequence, slot;
+  int column = static_cast<int>(index % pieces) * piece<T>;
+  int64_t head = index / pieces % heads, row = index / pieces / heads, sequence, slot;
   if (!call.place(row, sequence, slot)) return;
   const T* from = static_cast<const T*>(ring.from) + row * ring.from_row + head * ring.from_head + column;
   T* to = static_cast<T*>(ring.to) + sequence * ring.sequence + slot * ring.slot + head * ring.head + column;
@@ -68,24 +69,24 @@ __global__ void __launch_bounds__(store_threads) ring_copy_kernel(const RingCall
 /// A warp a row of one head, in another type.
 template <class From, class To>
 __global__ void __launch_bounds__(store_threads) ring_convert_kernel(const RingCall call) {
-  int64_t index = (static_cast<int64_t>(blockIdx.x) * store_threads + threadIdx.x) / 32;
-  if (index >= call.n * call.heads) return;
+  unsigned index = blockIdx.x * (store_threads / 32) + threadIdx.x / 32, heads = call.heads;
+  if (index >= call.n * heads) return;
   const RingRows& ring = call.rings[blockIdx.y];
-  int64_t head = index % call.heads, row = index / call.heads, sequence, slot;
+  int64_t head = index % heads, row = index / heads, sequence, slot;
   int lane = threadIdx.x % 32;
   if (!call.place(row, sequence, slot)) return;
   const From* from = static_cast<const From*>(ring.from) + row * ring.from_row + head * ring.from_head;
   To* to = static_cast<To*>(ring.to) + sequence * ring.sequence + slot * ring.slot + head * ring.head;
   if constexpr (sizeof(To) == 1) {
     float most = 0;
-    for (int64_t c = lane; c < call.width; c += 32) most = fmaxf(most, fabsf(to_float(from[c])));
+    for (int c = lane; c < call.width; c += 32) most = fmaxf(most, fabsf(to_float(from[c])));
     float scale = warp_max(most) / 127.0f;
     if (lane == 0)
       ring.scales[sequence * ring.scale_sequence + slot * ring.scale_slot + head * ring.scale_head] = scale;
-    for (int64_t c = lane; c < call.width; c += 32)
+    for (int c = lane; c < call.width; c += 32)
       to[c] = scale > 0 ? static_cast<To>(fminf(fmaxf(rintf(to_float(from[c]) / scale), -127.0f), 127.0f)) : To{0};
   } else {
-    for (int64_t c = lane; c < call.width; c += 32) to[c] = from_float<To>(to_float(from[c]));
+    for (int c = lane; c < call.width; c += 32) to[c] = from_float<To>(to_float(from[c]));
   }
 }
 
@@ -146,7 +147,7 @@ void GpuDevice::ring_store(const RingStore& a) {
   if (a.k.elements() == 0) return;
   RingCall call{};
   call.position = a.position.as<int64_t>(), call.sequence = a.sequence.as<int32_t>();
-  call.n = a.k.size(0), call.heads = a.k.size(1), call.width = a.k.size(2);
+  call.n = a.k.size(0), call.heads = static_cast<int>(a.k.size(1)), call.width = static_cast<int>(a.k.size(2));
   call.sequences = a.keys.size(0), call.slots = a.keys.size(1);
   call.fault = fault(Fault::ring_sequence, call.sequences);
   int64_t in_piece = 16 / dtype_bytes(a.k.type());

@@ -1,5 +1,7 @@
 #include "src/device/ring_checks.h"
 
+#include <algorithm>
+
 #include "src/device/checks.h"
 
 namespace longhand {
@@ -56,7 +58,7 @@ void check_attention_decode(const AttentionDecode& a) {
   check_scales(op, "value_scales", a.value_scales, a.values);
   check_scales(op, "r_scales", a.r_scales, a.r);
   check_rows_of(op, a.position, a.sequence, n);
-  if (a.window < 1 || a.window > slots || a.window > INT32_MAX || a.topk < 0 || distances < 1)
+  if (a.window < 1 || a.window > slots || std::max(slots, distances) > INT32_MAX / 2 || a.topk < 0 || distances < 1)
     fail("{}: window {} (1 to {} slots), topk {}, {} distances", op, a.window, slots, a.topk, distances);
   if (a.topk == 0 || a.topk_mode == TopkMode::exact) return;
   if (slots % page_rows || slots < a.window + page_rows - 1)
