@@ -58,6 +58,7 @@ model=int8.safetensors
 start "${adapters[@]}" --batch 8
 compare "int8"
 stop
+: >serve.out  # what stands in it is the server's before
 mkdir folder
 cp "$sources/weights/tiny.safetensors" folder && cp few/adapter.safetensors folder/polite.safetensors
 "$longhand" serve --models folder --port 0 --json >serve.out 2>serve.err &
