@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "longhand/nearest.h"
+#include "src/base/json.h"
 
 namespace longhand {
 namespace {
@@ -139,7 +140,7 @@ struct Writer {
 }  // namespace
 
 ModelConfig parse_config(std::string_view text, std::string_view where) {
-  Json json = Json::parse(text, nullptr, false);
+  Json json = parse_json<Json>(text);
   if (!json.is_object()) fail("{}: the configuration is not a JSON object", where);
   ModelConfig config;
   std::vector<std::string> known;

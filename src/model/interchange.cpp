@@ -8,6 +8,7 @@
 
 #include "longhand/files.h"
 #include "longhand/parameters.h"
+#include "src/base/json.h"
 #include "src/model/interchange_layout.h"
 
 namespace longhand {
@@ -190,7 +191,7 @@ std::string read_words(const fs::path& folder, int64_t vocab_size) {
 }
 
 Json read_json(const std::string& path) {
-  Json json = Json::parse(read_file(path, 16 << 20), nullptr, false);
+  Json json = parse_json<Json>(read_file(path, 16 << 20));
   if (!json.is_object()) fail("{}: not a JSON object", path);
   return json;
 }

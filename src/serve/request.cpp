@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "longhand/nearest.h"
+#include "src/base/json.h"
 #include "src/serve/refusal.h"
 
 namespace longhand::serve {
@@ -18,15 +19,10 @@ template <class... Args>
   throw Refusal(400, fmt::format(format, std::forward<Args>(args)...), param);
 }
 
-// No request nests deeper than a message's parts; what does would cost a stack frame a level wherever it is printed.
 Json parse_object(std::string_view body) {
-  static constexpr int deepest = 16;
-  auto shallow = [](int depth, Json::parse_event_t, Json&) {
-    if (depth > deepest) refuse("", "the request's body nests deeper than {} levels", deepest);
-    return true;
-  };
-  Json json = Json::parse(body, shallow, false);
-  if (json.is_discarded()) refuse("", "the request's body is not valid JSON");
+  Json json = parse_json(body);
+  if (json.is_discarded())
+    refuse("", "the request's body is not valid JSON, or nests deeper than {} levels", deepest_json);
   if (!json.is_object()) refuse("", "the request's body is not a JSON object");
   return json;
 }

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "src/base/json.h"
 #include "src/train/flags.h"
 #include "src/train/trainer_state.h"
 
@@ -47,7 +48,7 @@ Json read_state(const SafetensorsFile& file) {
   auto entry = file.metadata().find(training_key);
   if (entry == file.metadata().end())
     fail_usage("{} holds weights but no training state: start from it with --init, not --resume", file.path());
-  Json state = Json::parse(entry->second, nullptr, false);
+  Json state = parse_json<Json>(entry->second);
   if (!state.is_object()) fail("{}: its training state is not a JSON object", file.path());
   return state;
 }

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "src/base/json.h"
 #include "src/train/flags.h"
 #include "src/train/unfreeze.h"
 
@@ -224,7 +225,7 @@ std::string TrainOptions::json() const {
 }
 
 TrainOptions parse_train_options(std::string_view text, const ModelConfig& config, std::string_view where) {
-  Json json = Json::parse(text, nullptr, false);
+  Json json = parse_json<Json>(text);
   if (!json.is_object()) fail("{}: its training flags are not a JSON object", where);
   TrainOptions options;
   options.config = config;

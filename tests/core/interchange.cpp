@@ -155,6 +155,8 @@ TEST_CASE("what the model cannot express is refused with the setting's name") {
   refused("hf_xlnet", "\"mem_len\": 7", "\"mem_len\": null", "--mem-len");
   refused("hf_xlnet", "\"ff_activation\": \"gelu\"", "\"ff_activation\": \"gelu_new\"", "ff_activation");
   refused("hf_xlnet", "{", "", "not a JSON object");
+  std::string deep = "\"attn_type\": " + std::string(300000, '[') + std::string(300000, ']');
+  refused("hf_xlnet", "\"attn_type\": \"uni\"", deep, "not a JSON object");
   FAILS_WITH(import_checkpoint(folder / "none", folder / "a", {}), "no such file or folder");
   CHECK_FALSE(std::filesystem::exists(folder / "a"));
 }

@@ -49,6 +49,8 @@ TEST_CASE("examples are read from lines and from an array, and a bad one is name
   CHECK(read(one + "\n\n" + one).examples[1].line == 3);
   CHECK(read("[" + one + "," + one + "]").examples.size() == 2);
   CHECK_THROWS_WITH_AS(read(one + "\n{\"instruction\""), doctest::Contains(":2: this is no JSON"), Error);
+  std::string deep = R"({"instruction": "Add.", "output": )" + std::string(300000, '[') + std::string(300000, ']') + "}";
+  CHECK_THROWS_WITH_AS(read(deep), doctest::Contains(":1: this is no JSON, or nests deeper"), Error);
   CHECK_THROWS_WITH_AS(read(R"({"question": "Why?"})"), doctest::Contains("\"answer\" is missing"), Error);
   CHECK_THROWS_WITH_AS(read(R"({"instruction": "Add.", "output": ""})"), doctest::Contains("is empty"), Error);
   InstructionFile some = read(one + "\nnot JSON\n" + one, true);

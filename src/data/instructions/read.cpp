@@ -5,6 +5,7 @@
 #include "longhand/files.h"
 #include "longhand/heads.h"
 #include "longhand/instructions.h"
+#include "src/base/json.h"
 
 namespace longhand {
 namespace {
@@ -134,7 +135,7 @@ InstructionFile read_instructions(const std::string& path, bool skip_bad) {
   size_t begin = text.find_first_not_of(" \t\r\n");
   if (begin == std::string::npos) fail("{}: holds no examples", path);
   if (text[begin] == '[') {
-    Json list = Json::parse(text, nullptr, false);
+    Json list = parse_json(text);
     if (!list.is_array()) fail("{}: begins like a JSON array but is none", path);
     for (size_t i = 0; i < list.size(); ++i)
       take(static_cast<int64_t>(i) + 1, [&]() -> const Json& { return list[i]; });
@@ -146,8 +147,8 @@ InstructionFile read_instructions(const std::string& path, bool skip_bad) {
       first = end + 1, ++line;
       if (part.find_first_not_of(" \t\r") == std::string_view::npos) continue;
       take(line, [&] {
-        Json object = Json::parse(part, nullptr, false);
-        if (object.is_discarded()) fail("this is no JSON");
+        Json object = parse_json(part);
+        if (object.is_discarded()) fail("this is no JSON, or nests deeper than {} levels", deepest_json);
         return object;
       });
     }
