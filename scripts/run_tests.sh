@@ -74,15 +74,18 @@ done
 
 if [ "$mode" = sanitized ]; then
   build "address and undefined-behaviour sanitizers" BUILD=build/asan OPTIMIZE=-O0\ -g1 SANITIZE=address,undefined \
-    build/asan/tests/ops build/asan/tests/core build/asan/tests/unit
+    build/asan/tests/ops build/asan/tests/core build/asan/tests/unit build/asan/longhand
   export ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
   run "operations, sanitized" build/asan/tests/ops --quick
   run "core, sanitized" build/asan/tests/core
   run "text and command line, sanitized" build/asan/tests/unit
+  run "server, sanitized" tests/sanitized/serve.sh build/asan/longhand
   run "kernels on the host: sanitizers, guard, races" scripts/simt_checks.sh real
-  build "thread sanitizer" BUILD=build/tsan OPTIMIZE=-O0\ -g1 SANITIZE=thread build/tsan/tests/core build/tsan/tests/unit
+  build "thread sanitizer" BUILD=build/tsan OPTIMIZE=-O0\ -g1 SANITIZE=thread \
+    build/tsan/tests/core build/tsan/tests/unit build/tsan/longhand
   run "core, thread sanitizer" setarch -R build/tsan/tests/core
   run "batch engine, thread sanitizer" setarch -R build/tsan/tests/unit --source-file='*serve_engine*'
+  run "server, thread sanitizer" setarch -R tests/sanitized/serve.sh build/tsan/longhand
   if command -v clang++ >/dev/null && [ -e tests/fuzz/fuzz.mk ]; then
     run "fuzz: readers" make --no-print-directory fuzz SECONDS=10
   fi
