@@ -40,7 +40,7 @@ void print_text(const serve::LoadReport& r) {
   if (r.fastest_client > 0)
     fmt::print("an answer of the luckiest client took {:.2f} s in the mean, of the unluckiest {:.2f} s\n",
                r.fastest_client, r.slowest_client);
-  if (r.server_memory_before > 0)
+  if (r.server_memory_before > 0 && r.server_memory_after > 0)
     fmt::print("the server's memory: {:.1f} MB before, {:.1f} MB after\n", r.server_memory_before / 1e6,
                r.server_memory_after / 1e6);
   for (const auto& [what, count] : r.errors) fmt::print("error: {} ({} times)\n", what, count);
