@@ -39,6 +39,7 @@ $(eval $(call simt_variant,race,-fsanitize=thread -Wno-tsan,-O2,$(RACE_SRC),))
 PTX_ARCHS ?= 80 90 120
 PTX_FLAGS = -std=c++20 -O3 -Iinclude -I. -DLONGHAND_GPU=simt_device -DFMT_USE_CONSTEXPR=1 -MD -MF $@.d -ptx
 define ptx_rules  # an architecture's number
+.PRECIOUS: $$(BUILD)/ptx/sm_$(1)/%.ptx $$(BUILD)/ptx/plain_$(1)/%.ptx
 $$(BUILD)/ptx/sm_$(1)/%.ptx: cuda/%.cu
 	@mkdir -p $$(@D)
 	$$(NVCC) $$(PTX_FLAGS) -arch=sm_$(1) $$< -o $$@
@@ -62,6 +63,7 @@ PTX_COMPARE := $(BUILD)/obj/simt/tests/simt/ptx/compare.o $(BUILD)/obj/simt/cuda
 PTX_TRANSLATOR := $(wildcard scripts/ptx/*.py)
 PTX_HOST_FLAGS := -O1 -fno-strict-aliasing -Wno-unused-label
 define ptx_program  # an architecture's number
+.PRECIOUS: $$(BUILD)/ptx/plain_$(1)/%.cpp
 $$(BUILD)/ptx/plain_$(1)/%.cpp: $$(BUILD)/ptx/plain_$(1)/%.ptx scripts/ptx_to_cpp.py $$(PTX_TRANSLATOR)
 	python3 scripts/ptx_to_cpp.py $$< $$@
 $$(BUILD)/ptx/plain_$(1)/%.o: $$(BUILD)/ptx/plain_$(1)/%.cpp tests/simt/ptx/machine.h
