@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# A server built with sanitizers, under everything at once: load whose clients hang up, slow clients and mutated requests, with
-# drafts, int8 rings, sessions, an adapter and an experiment; then more clients than connections; then a shutdown under load.
-# Nothing is reported, and each ends with 0.
+# A server built with the address and undefined-behaviour sanitizers, under everything at once: load whose clients hang up,
+# slow clients and mutated requests, with drafts, int8 rings, sessions, an adapter and an experiment; then more clients than
+# connections; then a shutdown under load. Nothing is reported, and each ends with 0.
 #
 #     tests/sanitized/serve.sh PROGRAM [SECONDS [REQUESTS]]    10 seconds of load, 2000 mutated requests
 #
-# $PLAIN (build/longhand), built without, makes the load. A thread sanitizer's program is run under `setarch -R`.
+# $PLAIN (build/longhand), built without, makes the load.
 LONGHAND=${1:?the program to test} plain=$(realpath "${PLAIN:-build/longhand}") seconds=${2:-10} requests=${3:-2000}
 source "$(dirname "$0")/../end_to_end/lib/checks.sh"
 
