@@ -19,6 +19,7 @@
 
 #include "cuda/attention_decode.h"
 #include "cuda/gpu_device.h"
+#include "cuda/ring.h"
 #include "src/device/ring_checks.h"
 
 namespace longhand::LONGHAND_GPU {
@@ -352,15 +353,6 @@ Decode arguments(const AttentionDecode& a) {
   d.split = std::clamp((d.window + 32 * 64 - 1) / (32 * 64) * 64, 64, longest_split);
   d.splits = (d.window + d.split - 1) / d.split;
   return d;
-}
-
-/// work(T{}) for the types of rings.
-template <class Work>
-void for_ring_type(Dtype type, const Work& work) {
-  if (type == Dtype::i8)
-    work(int8_t{});
-  else
-    for_type(type, work);
 }
 
 }  // namespace

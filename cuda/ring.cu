@@ -10,7 +10,7 @@
 #include <type_traits>
 
 #include "cuda/gpu_device.h"
-#include "cuda/numeric.h"
+#include "cuda/ring.h"
 #include "src/device/ring_checks.h"
 
 namespace longhand::LONGHAND_GPU {
@@ -129,15 +129,6 @@ __global__ void __launch_bounds__(bound_threads) page_bounds_kernel(const Extrem
     }
     low[c] = least, low[e.bound_row + c] = most;
   }
-}
-
-/// work(T{}) for the types of rings.
-template <class Work>
-void for_ring_type(Dtype type, const Work& work) {
-  if (type == Dtype::i8)
-    work(int8_t{});
-  else
-    for_type(type, work);
 }
 
 }  // namespace

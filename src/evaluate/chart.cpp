@@ -109,14 +109,19 @@ std::string line_path(const Chart::Series& series, const Axis& x, const Axis& y)
   return path;
 }
 
+/// The picture's frame with its title above `at`.
+std::string opening(const std::string& title, double tall, double at) {
+  return fmt::format(
+      "<svg viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\" aria-label=\"{}\"><text class=\"title\" x=\"{:.0f}\" "
+      "y=\"18\">{}</text>",
+      width, tall, escape(title), at, escape(title));
+}
+
 }  // namespace
 
 std::string Chart::svg() const {
   auto [x, y] = axes(*this);
-  std::string out = fmt::format(
-      "<svg viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\" aria-label=\"{}\"><text class=\"title\" x=\"{:.0f}\" "
-      "y=\"18\">{}</text>",
-      width, height, escape(title), left, escape(title));
+  std::string out = opening(title, height, left);
   for (double t : y.ticks(5))
     out += fmt::format(
         "<path class=\"grid\" d=\"M{:.0f} {:.1f}H{:.0f}\"/><text class=\"tick\" x=\"{:.0f}\" y=\"{:.1f}\" "
@@ -177,10 +182,7 @@ std::string Timeline::svg() const {
   constexpr double row_height = 17, names = 150;
   double bottom_edge = top + row_height * static_cast<double>(rows.size()), tall = bottom_edge + bottom;
   Axis x{0, std::max(end, 1.0), names, width - 20};
-  std::string out = fmt::format(
-      "<svg viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\" aria-label=\"{}\"><text class=\"title\" x=\"{:.0f}\" "
-      "y=\"18\">{}</text>",
-      width, tall, escape(title), names, escape(title));
+  std::string out = opening(title, tall, names);
   for (double t : x.ticks(8))
     out += fmt::format(
         "<path class=\"grid\" d=\"M{0:.1f} {1:.0f}V{2:.0f}\"/><text class=\"tick\" x=\"{0:.1f}\" y=\"{3:.0f}\" "
