@@ -106,8 +106,7 @@ void TrainOptions::resolve(int64_t batches) {
     fail_usage(
         "--unfreeze: nothing trains in the first two epochs, which are the top feed-forward layer's: name what does "
         "with --train-only, with --lora give it updates by --lora-sites up,down and more, with --adapters leave it "
-        "among "
-        "--adapter-sites");
+        "among --adapter-sites");
   for (const ParameterInfo& p : list)
     if (auto packed = held.find(p.name); packed != held.end() && packed->second.packed() && has_gradient(p.name))
       fail_usage(
