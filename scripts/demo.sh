@@ -41,12 +41,13 @@ sample() {
   "$longhand" generate --model "$1" --prompt "$3" --tokens 40 --temperature 0.5 --top-p 0.9 --seed 7 | tr '\n' ' '
   echo
 }
+# No prompt ends in a blank: words begin with theirs.
 samples() {
-  sample "$1" en "To insert a new row, "
-  sample "$1" de "Klicken Sie auf "
-  sample "$1" fr "Cliquez sur "
-  sample "$1" es "Haga clic en "
-  sample "$1" zh "单击"
+  sample "$1" en "To insert a new row,"
+  sample "$1" de "Klicken Sie auf"
+  sample "$1" fr "Cliquez sur"
+  sample "$1" es "Haga clic en el"
+  sample "$1" zh "在对话框中"
   sample "$1" ja "選択した"
 }
 step "samples of this model, a few minutes old"
@@ -62,7 +63,7 @@ step "summary"
 grep -h '"type":"validation"' "$run/log.jsonl" | tail -1 | grep -oE '"bits_per_byte":[0-9.]+' | head -1 |
   sed -E 's/.*:([0-9]+\.[0-9]{3}).*/validation: \1 bits a byte, mean over twelve languages/'
 grep -h '"type":"end"' "$run/log.jsonl" | tail -1 |
-  sed -E 's/.*"seconds":([0-9.]+).*"tokens_per_s":([0-9.]+).*"peak_memory_bytes":([0-9]+).*/training: \1 s, \2 tokens a second, \3 bytes at most/'
+  sed -E 's/.*"seconds":([0-9]+)[0-9.]*,.*"tokens_per_s":([0-9]+)[0-9.]*,.*"peak_memory_bytes":([0-9]+).*/training: \1 s, \2 tokens a second, \3 bytes at most/'
 
 cat <<TEXT
 
