@@ -18,17 +18,19 @@ namespace {
 struct Kind {
   const char* name;
   Dtype weight, scale;
-  bool grouped, eight_bit_activations;
+  bool grouped, eight_bit_activations, interleaved;
   double bytes;  // a weight, with its share of the scales
 };
 
 const Kind kinds[] = {
-    {"int8, a scale a row", Dtype::i8, Dtype::fp32, false, false, 1},
-    {"int8, groups of 64", Dtype::i8, Dtype::fp16, true, false, 1 + 2.0 / 64},
-    {"int4, groups of 64", Dtype::u8, Dtype::fp16, true, false, 0.5 + 2.0 / 64},
-    {"fp16", Dtype::fp16, Dtype::fp32, false, false, 2},
-    {"bf16", Dtype::bf16, Dtype::fp32, false, false, 2},
-    {"int8 with int8 activations", Dtype::i8, Dtype::fp32, false, true, 1},
+    {"int8, a scale a row", Dtype::i8, Dtype::fp32, false, false, true, 1},
+    {"int8, groups of 64", Dtype::i8, Dtype::fp16, true, false, true, 1 + 2.0 / 64},
+    {"int4, groups of 64", Dtype::u8, Dtype::fp16, true, false, true, 0.5 + 2.0 / 64},
+    {"int8, not interleaved", Dtype::i8, Dtype::fp32, false, false, false, 1},
+    {"int4, not interleaved", Dtype::u8, Dtype::fp16, true, false, false, 0.5 + 2.0 / 64},
+    {"fp16", Dtype::fp16, Dtype::fp32, false, false, false, 2},
+    {"bf16", Dtype::bf16, Dtype::fp32, false, false, false, 2},
+    {"int8 with int8 activations", Dtype::i8, Dtype::fp32, false, true, true, 1},
 };
 
 constexpr int64_t n = 32768, k = 4096, most_rows = 512;
@@ -77,13 +79,16 @@ int main(int argc, char** argv) {
       if (kind.eight_bit_activations && rows < 512) continue;
       bool whole = rows <= 16, integers = kind.weight == Dtype::i8 || kind.weight == Dtype::u8;
       int64_t columns = whole ? n : n / 8;
-      Shape weight = kind.weight == Dtype::u8 ? Shape{columns, k / 2} : Shape{columns, k};
+      int64_t row_bytes = kind.weight == Dtype::u8 ? k / 2 : k, together = device->interleaving();
+      bool interleaved = kind.interleaved && together > 0;
+      Shape weight{columns, row_bytes}, groups{columns, k / 64};
+      if (interleaved)
+        weight = {columns / together, row_bytes / 4, together, 4}, groups = {columns / together, k / 64, together};
       QuantizedMatmul product{.out = Tensor(out.data(), Dtype::fp32, {rows, columns}),
                               .a = ConstTensor(a.data(), Dtype::fp32, {rows, k}),
                               .weight = ConstTensor(weights, kind.weight, weight),
                               .quantize_activations = kind.eight_bit_activations};
-      if (integers)
-        product.scales = ConstTensor(scales.data(), kind.scale, kind.grouped ? Shape{columns, k / 64} : Shape{columns});
+      if (integers) product.scales = ConstTensor(scales.data(), kind.scale, kind.grouped ? groups : Shape{columns});
       double t = median_seconds(*device, product), bytes = kind.bytes * static_cast<double>(columns * k);
       fmt::print("{:<28} {:>5} {:>10.2f} {:>8.1f} {:>6.1f}% {:>9.1f}\n", kind.name, rows, t * 1e3, bytes / t / 1e9,
                  100 * bytes / t / limit.read_bytes, 2e-9 * static_cast<double>(rows * columns * k) / t);

@@ -199,7 +199,8 @@ __global__ void __launch_bounds__(128) embedding_backward_kernel(Gradient<T> g, 
 void GpuDevice::embedding_forward(const EmbeddingForward& a) {
   constexpr auto name = "embedding_forward";
   float_index(a.out, name, "out");
-  int64_t rows = a.tokens.elements(), width = check_embedding_table(a), vocabulary = rows_of(a.weight);
+  EmbeddingLayout layout(a);
+  int64_t rows = a.tokens.elements(), width = layout.width, vocabulary = layout.rows;
   check_list(a.tokens, Dtype::i32, rows, name, "tokens");
   check_rows(a.out, a.out.type(), rows, width, name, "out");
   DropoutKey dropout = dropout_key(a.dropout, name);

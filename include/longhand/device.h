@@ -45,6 +45,10 @@ struct Matmul {
 /// in fp32; the integer follows from the scale as it is stored, and is 0 where the scale is 0. x fp32 | bf16, finite.
 /// out [rows, k] i8, or [rows, k / 2] u8: two a byte, the first in the low half, each as integer + 8 (k even).
 /// scales fp32 | fp16: [rows], or [rows, k / 64] (k a multiple of 64).
+///
+/// Weights of products and embeddings may also lie interleaved, L = Device::interleaving() rows side by side by words
+/// of 4 bytes: integers [rows / L, row bytes / 4, L, 4], scales of groups [rows / L, k / 64, L], scales of rows as
+/// before. Rows then are a multiple of L and of 64 bytes each.
 struct Quantize {
   Tensor out, scales;
   ConstTensor x;
@@ -57,7 +61,8 @@ struct Dequantize {
   ConstTensor integers, scales;
 };
 
-/// out [m, n] = activation(a w'^T + bias), w'[j, p] = scale * integer as Quantize leaves them in `weight` and `scales`;
+/// out [m, n] = activation(a w'^T + bias), w'[j, p] = scale * integer as Quantize leaves them in `weight` and `scales`,
+/// or interleaved;
 /// or, without scales, w' = weight [n, k] of fp32, bf16 or (finite) fp16. a [m, k], bias [n], out: fp32 | bf16 each;
 /// leading axes join. Of a at least 15 bits below the largest of 256 neighbours count (bf16: all, where they lie within
 /// these). Sums accumulate in integers and fp32; a row's bits do not depend on the number of rows. With
@@ -93,7 +98,7 @@ struct BiasBackward {
 };
 
 /// out [rows, D] = dropout(scale * weight[token]); tokens [rows] i32 in [0, V). weight [V, D] of out's type; or, for
-/// inference, of fp32, bf16 or fp16, or integers with their `scales` as Quantize leaves them.
+/// inference, of fp32, bf16 or fp16, or integers with their `scales` as Quantize leaves them, or interleaved.
 struct EmbeddingForward {
   Tensor out;
   ConstTensor tokens, weight, scales;
@@ -371,6 +376,9 @@ class Device {
   virtual void copy(const Tensor& to, const ConstTensor& from) = 0;  // same type and shape, strides free
   virtual void zero(const Tensor& tensor) = 0;                       // contiguous
   virtual void synchronize() {}
+
+  /// How many rows of integer weights its products like side by side (see Quantize), 0 where it reads them as they are.
+  virtual int interleaving() const { return 0; }
 
   /// What this device can do at most, measured (on the cpu once a machine, see ceilings.h).
   virtual Ceilings ceilings() = 0;

@@ -44,7 +44,7 @@ struct WeightFormats {
   std::map<std::string, MatrixFormat> matrices;
 };
 
-/// A matrix of weights [out, in]; integers have scales.
+/// A matrix of weights [out, in]; integers have scales and may lie interleaved (see Quantize in device.h).
 struct Matrix : Tensor {
   Tensor scales;
   bool packed() const { return scales || type() == Dtype::fp16; }  // as MatrixFormat
@@ -100,6 +100,9 @@ class ParameterSet {
   void commit(Device& device);
   /// Shows the tensors of these names alone; the others are empty until they are shown, their memory stays.
   void show(Wanted shown);
+  /// Once loaded: matrices of integers lie as the device reads them fastest. They are for inference alone from then on:
+  /// neither stored again nor trained beside.
+  void interleave(Device& device);
 
   int64_t bytes() const { return arena_.bytes(); }
   Dtype type() const { return formats_.type; }
@@ -123,6 +126,7 @@ class ParameterSet {
 
  private:
   void lay_out();
+  void visit(const std::function<void(size_t index, Tensor& place, Tensor* scales)>& each);
   ModelConfig config_;
   WeightFormats formats_;
   Wanted wanted_, shown_;

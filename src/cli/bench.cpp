@@ -130,6 +130,7 @@ Quality measure_quality(Device& device, const BenchFlags& flags, const TokenFile
   quality.file_bytes = static_cast<int64_t>(std::filesystem::file_size(file));
   {
     LoadedModel model = load_model(device, file, type);
+    model.weights.interleave(device);
     quality.bits = bits_per_byte(device, model, data, flags.text_tokens);
     quality.right = choose_continuations(device, model, data, flags.choices);
   }

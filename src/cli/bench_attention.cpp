@@ -33,6 +33,7 @@ std::vector<double> losses(Device& device, const AttentionBench& bench, const st
   std::vector<double> bits;
   if (bench.model.empty()) return bits;
   LoadedModel model = load_model(device, bench.model, bench.dtype);
+  model.weights.interleave(device);
   TokenFile data(bench.data);
   for (const AttentionSpeed& line : lines)
     bits.push_back(bits_per_byte(device, model, data, bench.text_tokens,

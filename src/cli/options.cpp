@@ -46,6 +46,7 @@ OpenModel open_model(Device& device, const ModelFlags& flags, AdapterUse use) {
   (use == AdapterUse::merged ? merged : beside) = flags.adapters;
   OpenModel open{path, load_model(device, path, parse_dtype(flags.dtype), merged), {}};
   for (const std::string& adapter : beside) add_adapter(device, adapter, open.model);
+  open.model.weights.interleave(device);
   if (!open.model.tokenizer.empty()) open.tokenizer.emplace(open.model.tokenizer);
   if (!open.model.words.empty()) open.tokenizer = Tokenizer::of_words(open.model.words);
   return open;

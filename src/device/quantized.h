@@ -6,55 +6,68 @@
 
 namespace longhand {
 
-/// Integers [rows, k] with their scales.
+/// Integers [rows, k] with their scales, as Quantize in device.h says; interleaved ones are taken where a device reads
+/// them: `interleaving` rows side by side.
 struct QuantizedLayout {
   int64_t rows = 0, k = 0, scale_stride = 1;
-  bool four_bits = false, grouped = false, half_scales = false;
+  bool four_bits = false, grouped = false, half_scales = false, interleaved = false;
 
-  QuantizedLayout(const ConstTensor& integers, const ConstTensor& scales, int64_t k, const char* operation)
-      : rows(integers.rank() == 2 ? integers.size(0) : 0), k(k) {
-    if (integers.rank() != 2 || (integers.type() != Dtype::i8 && integers.type() != Dtype::u8) ||
+  QuantizedLayout(const ConstTensor& integers, const ConstTensor& scales, int64_t k, const char* operation,
+                  int interleaving = 0)
+      : k(k), interleaved(integers.rank() == 4) {
+    if ((integers.rank() != 2 && !interleaved) || (integers.type() != Dtype::i8 && integers.type() != Dtype::u8) ||
         !integers.contiguous())
       fail("{}: integers {} of {}, contiguous [rows, k] i8 or [rows, k / 2] u8 was expected", operation,
            integers.shape().text(), dtype_name(integers.type()));
+    if (interleaved && (integers.size(2) != interleaving || integers.size(3) != 4 || integers.size(1) % 16 != 0))
+      fail("{}: integers {} of {}, interleaved otherwise than this operation reads them", operation,
+           integers.shape().text(), dtype_name(integers.type()));
+    rows = interleaved ? integers.size(0) * integers.size(2) : integers.size(0);
     four_bits = integers.type() == Dtype::u8;
-    if (integers.size(1) * (four_bits ? 2 : 1) != k)
+    int64_t row_bytes = interleaved ? integers.size(1) * 4 : integers.size(1);
+    if (row_bytes * (four_bits ? 2 : 1) != k)
       fail("{}: integers {} of {} do not hold rows of {}{}", operation, integers.shape().text(),
            dtype_name(integers.type()), k, four_bits && k % 2 ? ", which must be even" : "");
-    grouped = scales.rank() == 2;
+    grouped = scales.rank() > 1;
     half_scales = scales.type() == Dtype::fp16;
-    Shape expected = grouped ? Shape{rows, k / 64} : Shape{rows};
+    Shape expected{rows};
+    if (grouped) expected = interleaved ? Shape{integers.size(0), k / 64, integers.size(2)} : Shape{rows, k / 64};
     if ((scales.type() != Dtype::fp32 && !half_scales) || scales.shape() != expected || !scales.contiguous() ||
         (grouped && k % 64 != 0))
-      fail("{}: scales {} of {} for integers [{}, {}]: fp32 or fp16 [rows], or [rows, k / 64] with k a multiple of 64",
-           operation, scales.shape().text(), dtype_name(scales.type()), rows, k);
+      fail(
+          "{}: scales {} of {} for {}integers [{}, {}]: fp32 or fp16 [rows], or [rows, k / 64] with k a multiple of 64",
+          operation, scales.shape().text(), dtype_name(scales.type()), interleaved ? "interleaved " : "", rows, k);
     scale_stride = grouped ? k / 64 : 1;
   }
 };
 
-/// The table of an embedding: rows of floats or of integers, checked. Returns the width of its rows.
-inline int64_t check_embedding_table(const EmbeddingForward& op) {
-  constexpr auto name = "embedding_forward";
-  int64_t width = width_of(op.out), rows = rows_of(op.weight);
-  bool integers = op.weight.type() == Dtype::i8 || op.weight.type() == Dtype::u8;
-  if (integers || op.scales) {
-    QuantizedLayout layout(op.weight, op.scales, width, name);
-  } else {
-    if (op.weight.type() != Dtype::fp16) float_index(op.weight, name, "weight");
-    check_rows(op.weight, op.weight.type(), rows, width, name, "weight");
+/// The table of an embedding: rows of floats or of integers, checked.
+struct EmbeddingLayout {
+  int64_t rows, width;
+  bool interleaved = false;
+
+  explicit EmbeddingLayout(const EmbeddingForward& op, int interleaving = 0)
+      : rows(rows_of(op.weight)), width(width_of(op.out)) {
+    constexpr auto name = "embedding_forward";
+    if (op.weight.type() == Dtype::i8 || op.weight.type() == Dtype::u8 || op.scales) {
+      QuantizedLayout layout(op.weight, op.scales, width, name, interleaving);
+      rows = layout.rows, interleaved = layout.interleaved;
+    } else {
+      if (op.weight.type() != Dtype::fp16) float_index(op.weight, name, "weight");
+      check_rows(op.weight, op.weight.type(), rows, width, name, "weight");
+    }
   }
-  return width;
-}
+};
 
 /// Operands of a quantised product, checked.
 struct QuantizedProduct {
   RowsOf a, out;
   QuantizedLayout weight;
 
-  explicit QuantizedProduct(const QuantizedMatmul& op)
+  explicit QuantizedProduct(const QuantizedMatmul& op, int interleaving = 0)
       : a(op.a, "quantized_matmul", "a"),
         out(op.out, "quantized_matmul", "out"),
-        weight(op.weight, op.scales, a.columns, "quantized_matmul") {
+        weight(op.weight, op.scales, a.columns, "quantized_matmul", interleaving) {
     float_index(op.a, "quantized_matmul", "a"), float_index(op.out, "quantized_matmul", "out");
     if (out.rows != a.rows || out.columns != weight.rows)
       fail("quantized_matmul: a {} times weight {} does not give out {}", op.a.shape().text(), op.weight.shape().text(),

@@ -73,6 +73,7 @@ ParameterSet random_weights(Device& device, const ModelConfig& config, const Wei
     if (info.matrix) fill_uniform(values, 0.0346f, {.seed = seed, .step = i, .use = RandomUse::initialization}, pool);
     store_parameter(device, weights, i, values);
   }
+  weights.interleave(device);
   return weights;
 }
 

@@ -202,20 +202,31 @@ MatrixFormat ParameterSet::format(const ParameterInfo& info) const {
 
 void ParameterSet::lay_out() {
   tensors_.clear(), scales_.clear();
-  auto take = [&](auto& to) {
-    const ParameterInfo& info = list_[tensors_.size()];
+  visit([&](size_t index, Tensor& place, Tensor* place_of_scales) {
+    const ParameterInfo& info = list_[index];
     MatrixFormat format = this->format(info);
     bool wanted = !wanted_ || wanted_(info.name), shown = !shown_ || shown_(info.name);
     Tensor tensor = wanted ? arena_.take(format.type, format.stored(info.shape)) : Tensor();
     Tensor scales =
         wanted && format.integers() ? arena_.take(format.scale_type(), format.scales(info.shape)) : Tensor();
     tensors_.push_back(shown ? tensor : Tensor()), scales_.push_back(shown ? scales : Tensor());
-    to = {tensors_.back()};
-    if constexpr (std::is_same_v<std::decay_t<decltype(to)>, Matrix>) to.scales = scales_.back();
+    place = tensors_.back();
+    if (place_of_scales) *place_of_scales = scales_.back();
+  });
+}
+
+/// Every parameter's place in the model, in the order of the list; then the output layer, where it is the embedding.
+void ParameterSet::visit(const std::function<void(size_t, Tensor&, Tensor*)>& each) {
+  size_t index = 0;
+  auto visit_one = [&](auto& to) {
+    if constexpr (std::is_same_v<std::decay_t<decltype(to)>, Matrix>)
+      each(index++, to, &to.scales);
+    else
+      each(index++, to, nullptr);
   };
-  visit_parameters(config_, [&](const std::string&, const Shape&, bool, auto place) { take(place(*this)); });
-  if (tensors_.size() < list_.size())
-    take(output);
+  visit_parameters(config_, [&](const std::string&, const Shape&, bool, auto place) { visit_one(place(*this)); });
+  if (index < list_.size())
+    visit_one(output);
   else
     output = embedding;
 }

@@ -1,8 +1,10 @@
 // How weights are held: their formats, how values get into them, and what a file says about its own.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "longhand/parameters.h"
+#include "longhand/threads.h"
 
 namespace longhand {
 
@@ -18,11 +20,53 @@ Shape MatrixFormat::scales(const Shape& shape) const {
 }
 
 Matrix Matrix::rows(int64_t first, int64_t count) const {
+  if (rank() == 4) {
+    int64_t together = size(2);
+    if (first % together != 0 || count % together != 0)
+      fail("rows [{}, {}) of a matrix that lies interleaved by {}", first, first + count, together);
+    int64_t tile = first / together, tiles = count / together;
+    return {Tensor::rows(tile, tiles), scales.rank() > 1 ? scales.rows(tile, tiles) : scales.rows(first, count)};
+  }
   return {Tensor::rows(first, count), scales ? scales.rows(first, count) : Tensor()};
+}
+
+/// Entries of `bytes` each, those of `rows` successive rows side by side.
+static std::vector<char> side_by_side(Device& device, const Tensor& tensor, int64_t rows, int64_t bytes) {
+  std::vector<char> from(tensor.bytes()), to(tensor.bytes());
+  device.download(from.data(), tensor);
+  int64_t tile = tensor.bytes() / tensor.size(0) * rows, entries = tile / rows / bytes;
+  ThreadPool(device.threads()).parallel_for(tensor.bytes() / tile, [&](int64_t index, int) {
+    const char* source = from.data() + index * tile;
+    char* target = to.data() + index * tile;
+    for (int64_t e = 0; e < entries; ++e)
+      for (int64_t r = 0; r < rows; ++r, target += bytes)
+        std::memcpy(target, source + (r * entries + e) * bytes, bytes);
+  });
+  return to;
+}
+
+void ParameterSet::interleave(Device& device) {
+  int64_t rows = device.interleaving();
+  if (rows == 0) return;
+  visit([&](size_t index, Tensor& place, Tensor* place_of_scales) {
+    Tensor &integers = tensors_[index], &scales = scales_[index];
+    if (!scales || integers.rank() != 2 || integers.size(0) % rows != 0 || integers.size(1) % 64 != 0) return;
+    int64_t tiles = integers.size(0) / rows;
+    std::vector<char> words = side_by_side(device, integers, rows, 4);
+    integers = integers.reshape({tiles, integers.size(1) / 4, rows, 4});
+    device.upload(integers, words.data());
+    if (scales.rank() == 2) {
+      std::vector<char> groups = side_by_side(device, scales, rows, dtype_bytes(scales.type()));
+      scales = scales.reshape({tiles, scales.size(1), rows});
+      device.upload(scales, groups.data());
+    }
+    place = integers, *place_of_scales = scales;
+  });
 }
 
 void store_parameter(Device& device, const ParameterSet& set, size_t index, const std::vector<float>& values) {
   const Tensor &to = set.tensors()[index], &scales = set.scales()[index];
+  if (to.rank() == 4) fail("{} lies interleaved: weights are stored before", set.list()[index].name);
   if (to.type() == Dtype::fp32) return device.upload(to, values.data());
   // Some rows at a time: a matrix of the largest models takes a gigabyte in fp32.
   constexpr int64_t elements_at_once = 1 << 24;

@@ -142,7 +142,7 @@ TEST_CASE("on quantised weights a text's bits depend neither on its neighbours n
   auto device = make_device("cpu", {.threads = 2});
   Scratch scratch;
   ModelConfig config = model_of();
-  config.d_ff = 512;  // rows of whole vectors as well as others
+  config.d_ff = 512;  // rows of whole vectors, which may lie interleaved, as well as others
   std::string path = write_model(*device, scratch, config), small = scratch / "small.safetensors";
   for (WeightType type : all_types)
     for (Dtype activations : {Dtype::fp32, Dtype::bf16}) {
@@ -150,11 +150,21 @@ TEST_CASE("on quantised weights a text's bits depend neither on its neighbours n
       quantize_model(*device, path, small, QuantizeOptions::of(type));
       LoadedModel model = load_model(*device, small, activations);
       std::vector<float> one = logits_of(*device, model, 1);
-      for (int64_t chunk : {1, 2, 5, 24})
-        for (int64_t neighbours : {0, 1, 7}) {
-          std::vector<float> other = logits_of(*device, model, chunk, neighbours);
-          CHECK(std::memcmp(one.data(), other.data(), one.size() * sizeof(float)) == 0);
-        }
+      auto check = [&] {
+        for (int64_t chunk : {1, 2, 5, 24})
+          for (int64_t neighbours : {0, 1, 7}) {
+            std::vector<float> other = logits_of(*device, model, chunk, neighbours);
+            CHECK(std::memcmp(one.data(), other.data(), one.size() * sizeof(float)) == 0);
+          }
+      };
+      check();
+      model.weights.interleave(*device);
+      check();
+      if (type != WeightType::int8 && type != WeightType::int4) continue;
+      CHECK(model.weights.layers[0].down.rank() == 4);
+      for (size_t i = 0; i < model.weights.list().size(); ++i)
+        if (model.weights.tensors()[i].rank() == 4)
+          CHECK_THROWS_AS(store_parameter(*device, model.weights, i, {}), Error);
     }
 }
 
@@ -167,6 +177,7 @@ TEST_CASE("a pass scores quantised weights as the decoder does") {
   quantize_model(*device, path, small, QuantizeOptions::of(WeightType::int4));
   LoadedModel model = load_model(*device, small, Dtype::fp32);
   std::vector<float> expected = logits_of(*device, model, 24);
+  model.weights.interleave(*device);
   constexpr int64_t length = 24;
   Pass pass(*device, config, model.weights, nullptr, {.lanes = 1, .segment = length, .training = false}, Dtype::fp32);
   std::vector<int32_t> tokens(length);

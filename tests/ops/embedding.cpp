@@ -2,6 +2,7 @@
 #include <array>
 #include <cmath>
 
+#include "tests/ops/interleaved.h"
 #include "tests/ops/operation.h"
 
 namespace longhand::ops {
@@ -25,7 +26,8 @@ void draw_tokens(Case& c, Random& random) {
   tokens(0) = static_cast<double>(c("V") - 1);
 }
 
-// Tables of inference. Switches: bits 8 or 4, 16 (fp16), 32 (fp32 whatever the case's type); grouped: fp16 scales.
+// Tables of inference. Switches: bits 8 or 4, 16 (fp16), 32 (fp32 whatever the case's type); grouped: fp16 scales;
+// interleaved (where the device reads such tables).
 std::vector<Sizes> held_shapes() {
   std::vector<Sizes> list;
   for (int64_t bits : {4, 8, 16, 32})
@@ -33,6 +35,9 @@ std::vector<Sizes> held_shapes() {
       if (bits > 8 && grouped) continue;
       list.push_back({{"rows", 9}, {"D", grouped ? 320 : 78}, {"V", 13}, {"bits", bits}, {"grouped", grouped}});
     }
+  for (int64_t bits : {4, 8})
+    for (int64_t grouped : {0, 1})
+      list.push_back({{"rows", 9}, {"D", 1152}, {"V", 48}, {"bits", bits}, {"grouped", grouped}, {"interleaved", 1}});
   list.push_back({{"rows", 3}, {"D", 2050}, {"V", 5}, {"bits", 8}});
   list.push_back({{"rows", 3}, {"D", 1}, {"V", 5}, {"bits", 8}, {"dropout", 1}});
   return list;
@@ -80,10 +85,11 @@ struct EmbeddingForwardRow : Operation {
       }
   }
   void run(Device& device, const Case& c, Bound& d) const override {
+    InterleavedWeights weights(device, d["weight"], d["scales"], c("interleaved") != 0);
     device.embedding_forward({.out = d["out"],
                               .tokens = d["tokens"],
-                              .weight = d["weight"],
-                              .scales = d["scales"],
+                              .weight = weights.integers,
+                              .scales = weights.scales,
                               .scale = scale_of(c),
                               .dropout = c.dropout(RandomUse::embedding_dropout)});
   }

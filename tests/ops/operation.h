@@ -123,6 +123,7 @@ class CountingDevice final : public Device {
   void repeat(uint64_t key, uint64_t arguments, const std::function<void()>& work) override {
     device_->repeat(key, arguments, work);
   }
+  int interleaving() const override { return device_->interleaving(); }
   Ceilings ceilings() override { return device_->ceilings(); }
 
 #define LONGHAND_COUNT(method, Arguments)    \

@@ -2,13 +2,15 @@
 #include <array>
 #include <cmath>
 
+#include "tests/ops/interleaved.h"
 #include "tests/ops/operation.h"
 #include "tests/ops/pointwise.h"
 
 namespace longhand::ops {
 namespace {
 
-// Switches: bits 8 or 4 (0: weights of the case's type, 16: fp16), grouped, half (scales of fp16), w8a8.
+// Switches: bits 8 or 4 (0: weights of the case's type, 16: fp16), grouped, half (scales of fp16), w8a8, interleaved
+// (where the device reads such weights).
 
 /// The integer at (row, p) of an array as Quantize stores it.
 double integer_at(const Array& integers, bool four_bits, int64_t row, int64_t p) {
@@ -98,7 +100,8 @@ struct DequantizeRow : Operation {
     std::vector<Sizes> list;
     for (int64_t bits : {8, 4})
       for (int64_t half : {0, 1}) {
-        for (int64_t k : {64, 192}) list.push_back({{"rows", 5}, {"k", k}, {"bits", bits}, {"grouped", 1}, {"half", half}});
+        for (int64_t k : {64, 192})
+          list.push_back({{"rows", 5}, {"k", k}, {"bits", bits}, {"grouped", 1}, {"half", half}});
         for (int64_t k : {2, 16, 78, 112}) list.push_back({{"rows", 7}, {"k", k}, {"bits", bits}, {"half", half}});
       }
     for (int64_t k : {1, 77, 5000}) list.push_back({{"rows", 3}, {"k", k}, {"bits", 8}});
@@ -109,10 +112,14 @@ struct DequantizeRow : Operation {
   void inputs(Case& c, Random& random) const override {
     int64_t rows = c("rows"), k = c("k");
     if (c("bits") == 8)
-      c.input("integers", {rows, k}, [&] { return static_cast<double>(random.below(255) - 127); }, Dtype::i8);
+      c.input(
+          "integers", {rows, k}, [&] { return static_cast<double>(random.below(255) - 127); }, Dtype::i8);
     else
-      c.input("integers", {rows, k / 2}, [&] { return static_cast<double>(random.below(256)); }, Dtype::u8);
-    c.input("scales", scale_shape(c, rows), [&] { return random.uniform(); }, scale_type(c)).round();
+      c.input(
+          "integers", {rows, k / 2}, [&] { return static_cast<double>(random.below(256)); }, Dtype::u8);
+    c.input(
+         "scales", scale_shape(c, rows), [&] { return random.uniform(); }, scale_type(c))
+        .round();
     c.output("out", {rows, k});
   }
   void reference(const Case& c, Fp64& f) const override {
@@ -157,13 +164,22 @@ struct QuantizedMatmulRow : Operation {
     list.push_back({{"m", 1}, {"n", 1}, {"k", 64}, {"bits", 4}, {"grouped", 1}});
     list.push_back({{"m", 3}, {"n", 130}, {"k", 4160}, {"bits", 8}});
     list.push_back({{"m", 40}, {"n", 70}, {"k", 2624}, {"bits", 4}, {"grouped", 1}});
-    // Rows of whole vectors, which a single row of activations reads without a transposition; and so long that they
-    // share a set of the cache.
     for (int64_t bits : {8, 4}) {
       list.push_back({{"m", 3}, {"n", 37}, {"k", 512}, {"bits", bits}});
       for (int64_t grouped : {0, 1})
         list.push_back({{"m", 3}, {"n", 21}, {"k", 32768 / bits}, {"bits", bits}, {"grouped", grouped}});
     }
+    for (int64_t bits : {8, 4})
+      for (int64_t grouped : {0, 1})
+        for (int64_t m : {1, 2, 3, 7, 13, 29, 70})
+          list.push_back({{"m", m},
+                          {"n", 80},
+                          {"k", m % 2 ? 640 : 4224},
+                          {"bits", bits},
+                          {"grouped", grouped},
+                          {"half", m % 2},
+                          {"interleaved", 1}});
+    list.push_back({{"m", 20}, {"n", 32}, {"k", 192}, {"bits", 8}, {"w8a8", 1}, {"interleaved", 1}});
     for (int64_t m : {1, 9, 100})
       for (int64_t k : {96, 500}) list.push_back({{"m", m}, {"n", 70}, {"k", k}, {"bits", 8}, {"w8a8", 1}});
     list.push_back({{"m", 20}, {"n", 24}, {"k", 64}, {"bits", 8}, {"w8a8", 1}, {"bias", 1}, {"activation", 2}});
@@ -227,10 +243,11 @@ struct QuantizedMatmulRow : Operation {
   void run(Device& device, const Case& c, Bound& d) const override { run_rows(device, c, d, 0, c("m")); }
 
   static void run_rows(Device& device, const Case& c, Bound& d, int64_t first, int64_t rows) {
+    InterleavedWeights weights(device, d["weight"], d["scales"], c("interleaved") != 0);
     device.quantized_matmul({.out = d["out"].rows(first, rows),
                              .a = d["a"].rows(first, rows),
-                             .weight = d["weight"],
-                             .scales = d["scales"],
+                             .weight = weights.integers,
+                             .scales = weights.scales,
                              .bias = d["bias"],
                              .activation = static_cast<Activation>(c("activation")),
                              .quantize_activations = c("w8a8") != 0});

@@ -21,6 +21,7 @@ class CpuDevice final : public Device {
   void* allocate(int64_t bytes) override;
   void release(void* memory) override;
   int64_t memory_bytes() const override;
+  int interleaving() const override;
   void upload(const Tensor& to, const void* from) override;
   void download(void* to, const ConstTensor& from) override;
   void copy(const Tensor& to, const ConstTensor& from) override;

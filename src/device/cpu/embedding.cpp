@@ -15,8 +15,8 @@ static void check_tokens(const int32_t* tokens, int64_t rows, int64_t vocabulary
       fail("{}: token {} of row {} is not in the vocabulary of {}", name, tokens[r], r, vocabulary);
 }
 
-static EmbeddingTable table_of(const EmbeddingForward& a) {
-  EmbeddingTable table{.weight = a.weight.data(), .scales = a.scales.data()};
+static EmbeddingTable table_of(const EmbeddingForward& a, int interleaving) {
+  EmbeddingTable table{.weight = a.weight.data(), .scales = a.scales.data(), .interleaving = interleaving};
   switch (a.weight.type()) {
     case Dtype::fp32:
       table.type = EmbeddingType::fp32;
@@ -33,22 +33,24 @@ static EmbeddingTable table_of(const EmbeddingForward& a) {
     default:
       table.type = EmbeddingType::int4;
   }
-  table.grouped = a.scales.rank() == 2, table.half_scales = a.scales.type() == Dtype::fp16;
+  table.grouped = a.scales.rank() > 1, table.half_scales = a.scales.type() == Dtype::fp16;
   return table;
 }
 
 void CpuDevice::embedding_forward(const EmbeddingForward& a) {
   constexpr auto name = "embedding_forward";
   int type = float_index(a.out, name, "out");
-  int64_t rows = a.tokens.elements(), width = check_embedding_table(a), vocabulary = rows_of(a.weight);
+  EmbeddingLayout layout(a, interleaving());
+  int64_t rows = a.tokens.elements(), width = layout.width, vocabulary = layout.rows;
   check_list(a.tokens, Dtype::i32, rows, name, "tokens");
   check_rows(a.out, a.out.type(), rows, width, name, "out");
   const int32_t* tokens = a.tokens.as<int32_t>();
   check_tokens(tokens, rows, vocabulary, name);
   DropoutKey dropout = dropout_key(a.dropout, name);
+  EmbeddingTable table = table_of(a, layout.interleaved ? interleaving() : 0);
   auto kernel = embedding_kernels().forward[type];
   for_pieces(pool_, rows, rows_per_piece(width), [&](int64_t first, int64_t count, int) {
-    kernel({a.out.data(), table_of(a), tokens, width, first, count, a.scale, dropout});
+    kernel({a.out.data(), table, tokens, width, first, count, a.scale, dropout});
   });
 }
 

@@ -5,7 +5,7 @@
 // Activations become integers of 16 bits with a scale for each block of k (256, or the 64 of a group of weights), so a
 // block's sum is an integer: exact, whatever the order. Blocks add in order, in fp32. An element's bits therefore do
 // not depend on the number of rows, and few and many rows may take different ways:
-//   few rows: weights are read once where they stand, transposed in registers; it takes as long as they take to read
+//   few rows: weights are read once where they stand; it takes as long as they take to read
 //   many rows: weights are widened to pairs of 16 bits once a panel of columns, in the second-level cache
 // Tasks are panels of columns, the same for any number of threads.
 #include <iterator>
@@ -63,6 +63,8 @@ struct Panels {
 
 }  // namespace
 
+int CpuDevice::interleaving() const { return kernels().interleaving; }
+
 void CpuDevice::quantize(const Quantize& op) {
   RowsOf x(op.x, "quantize", "x");
   QuantizedLayout layout = quantize_layout(op, x);
@@ -98,9 +100,11 @@ void CpuDevice::quantized_matmul(const QuantizedMatmul& op) {
     if (op.quantize_activations) fail("quantized_matmul: quantised activations need quantised weights");
     return matmul({.out = op.out, .a = op.a, .b = op.weight, .bias = op.bias, .activation = op.activation});
   }
-  QuantizedProduct product(op);
-  QuantizedShape shape{
-      .k = product.a.columns, .four_bits = product.weight.four_bits, .grouped = product.weight.grouped};
+  QuantizedProduct product(op, interleaving());
+  QuantizedShape shape{.k = product.a.columns,
+                       .four_bits = product.weight.four_bits,
+                       .grouped = product.weight.grouped,
+                       .interleaved = product.weight.interleaved};
   QuantizedColumns columns{.weights = static_cast<const uint8_t*>(op.weight.data()),
                            .scales = op.scales.data(),
                            .scale_stride = product.weight.scale_stride,

@@ -19,6 +19,14 @@ LONGHAND_INLINE float scale_at(const EmbeddingTable& table, int64_t index) {
   return scale[0];
 }
 
+/// Where entry i of a row of `row_entries` lies: rows one behind another, or interleaved by runs of `run` entries.
+LONGHAND_INLINE int64_t entry_at(const EmbeddingTable& table, int64_t row_entries, int64_t run, int64_t row,
+                                 int64_t i) {
+  if (table.interleaving == 0) return row * row_entries + i;
+  int64_t side_by_side = table.interleaving, lane = row % side_by_side;
+  return (row - lane) * row_entries + (i / run * side_by_side + lane) * run + i % run;
+}
+
 /// `count` weights of a row from column `at` on, in fp32.
 LONGHAND_INLINE void widen_row(const EmbeddingTable& table, int64_t width, int64_t row, int64_t at, int64_t count,
                                float* to) {
@@ -34,15 +42,16 @@ LONGHAND_INLINE void widen_row(const EmbeddingTable& table, int64_t width, int64
     default:
       break;
   }
+  bool four_bits = table.type == EmbeddingType::int4;
   const uint8_t* bytes = static_cast<const uint8_t*>(table.weight);
   float scale = 0;
   for (int64_t i = 0; i < count; ++i) {
     int64_t column = at + i;
     if (i == 0 || (table.grouped && column % 64 == 0))
-      scale = scale_at(table, table.grouped ? row * (width / 64) + column / 64 : row);
-    int integer = table.type == EmbeddingType::int8
-                      ? static_cast<int8_t>(bytes[first + i])
-                      : (column % 2 ? bytes[(first + i) / 2] >> 4 : bytes[(first + i) / 2] & 15) - 8;
+      scale = scale_at(table, table.grouped ? entry_at(table, width / 64, 1, row, column / 64) : row);
+    int byte = four_bits ? bytes[entry_at(table, width / 2, 4, row, column / 2)]
+                         : bytes[entry_at(table, width, 4, row, column)];
+    int integer = four_bits ? (column % 2 ? byte >> 4 : byte & 15) - 8 : static_cast<int8_t>(byte);
     to[i] = static_cast<float>(integer) * scale;
   }
 }

@@ -13,6 +13,7 @@ struct EmbeddingTable {
   const void *weight, *scales;
   EmbeddingType type;
   bool grouped, half_scales;
+  int interleaving = 0;  // rows side by side, see Quantize in device.h
 };
 
 struct EmbeddingRows {

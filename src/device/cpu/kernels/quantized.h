@@ -13,6 +13,7 @@ namespace longhand::cpu {
 struct QuantizedShape {
   int64_t k = 0;
   bool four_bits = false, grouped = false;  // grouped: one scale a block, otherwise one a row of weights
+  bool interleaved = false;                 // word i of every `interleaving` rows side by side, scales of groups too
 
   [[gnu::always_inline]] int64_t word_integers() const { return four_bits ? 8 : 4; }
   [[gnu::always_inline]] int64_t row_bytes() const { return four_bits ? k / 2 : k; }
@@ -42,6 +43,7 @@ struct QuantizedColumns {
 
 struct QuantizedKernels {
   int rows, columns;  // of a tile
+  int interleaving;   // rows of weights side by side, where they lie interleaved
   int few_widths[5];  // of panels, rising, the last repeated
   /// Row r of a panel from `row` (fp32 or bf16); with `eight_bits` to 127 levels of one scale, otherwise to 32767
   /// levels of one scale a block. A null row is zero. scratch: padded() integers.

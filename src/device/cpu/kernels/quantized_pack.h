@@ -9,16 +9,6 @@ inline namespace LONGHAND_ISA {
 
 constexpr int vector_bytes = lanes * 4;
 
-/// Whether a panel of one row is read by whole vectors of words (one_row_in_step, one_row_by_fours): rows of weights
-/// are whole vectors and whole blocks.
-LONGHAND_INLINE bool by_vectors([[maybe_unused]] const QuantizedShape& s, [[maybe_unused]] int width) {
-#if defined(__AVX512F__)
-  return width == 1 && (s.grouped ? s.row_bytes() % vector_bytes == 0 : s.k == s.padded());
-#else
-  return false;
-#endif
-}
-
 /// The largest magnitude of n elements; NaN when one of them is not finite.
 template <class T>
 LONGHAND_INLINE float largest_of(const T* x, int64_t n) {
@@ -38,24 +28,13 @@ LONGHAND_INLINE void round_scaled(vec x, float scale, float levels, int32_t* lan
   __builtin_memcpy(lane, &whole, sizeof whole);
 }
 
-/// Pairs of integers as words of weights have them: pair t of word i at [i][t], or, for one row by whole vectors, at
-/// [vector][t][lane].
+/// Pairs of integers as words of weights have them: pair t of word i at [i][t].
 template <int pairs>
 LONGHAND_INLINE void pack_words(const QuantizedShape& s, const QuantizedRows& rows, int r, const int32_t* integers) {
-  auto pair_at = [](const int32_t* word, int t) __attribute__((always_inline)) {
-    return (static_cast<uint32_t>(word[t]) & 0xffffu) | static_cast<uint32_t>(word[t + pairs]) << 16;
-  };
-  int64_t words = s.padded() / (2 * pairs);
-  if (by_vectors(s, rows.width)) {
-    uint32_t* to = rows.words;
-    for (int64_t i = 0; i < words; i += lanes)
-      for (int t = 0; t < pairs; ++t)
-        for (int lane = 0; lane < lanes; ++lane) *to++ = pair_at(integers + (i + lane) * 2 * pairs, t);
-  } else {
-    uint32_t* to = rows.words + r;
-    for (int64_t i = 0; i < words; ++i)
-      for (int t = 0; t < pairs; ++t, to += rows.width) *to = pair_at(integers + i * 2 * pairs, t);
-  }
+  uint32_t* to = rows.words + r;
+  for (const int32_t* word = integers; word < integers + s.padded(); word += 2 * pairs)
+    for (int t = 0; t < pairs; ++t, to += rows.width)
+      *to = (static_cast<uint32_t>(word[t]) & 0xffffu) | static_cast<uint32_t>(word[t + pairs]) << 16;
 }
 
 template <class T>

@@ -17,7 +17,7 @@ constexpr int tile_rows = 6;
 #else
 constexpr int tile_rows = 4;
 #endif
-constexpr int64_t bytes_ahead = 512;
+constexpr int64_t row_bytes_ahead = 512, bytes_ahead = 8192;  // of what is read: of a row, of interleaved rows
 constexpr int64_t chunk_k = 2048;  // of a packed panel of weights: it stays in the second-level cache
 
 /// sum + the products of pairs. This file's 512-bit build asks for VNNI (quantized.cpp of the launcher sees to it).
@@ -38,10 +38,6 @@ LONGHAND_INLINE uvec pair_of(uvec word, int t) {
   if constexpr (four) return (word >> (4 * t)) & 0x000f000fu;
   svec halves = (svec)word;
   return (uvec)(t == 0 ? (halves << 8) >> 8 : halves >> 8);
-}
-
-LONGHAND_INLINE void find_rows(const uint8_t* (&row)[lanes], const uint8_t* from, int64_t row_bytes, int count) {
-  for (int r = 0; r < lanes; ++r) row[r] = from + (r < count ? r : count - 1) * row_bytes;
 }
 
 /// A block ends: its integer sums join the others.
