@@ -81,9 +81,11 @@ if [ "$mode" = sanitized ]; then
   run "text and command line, sanitized" build/asan/tests/unit
   run "server, sanitized" tests/sanitized/serve.sh build/asan/longhand
   run "kernels on the host: sanitizers, guard, races" scripts/simt_checks.sh real
-  build "thread sanitizer" BUILD=build/tsan OPTIMIZE=-O0\ -g1 SANITIZE=thread build/tsan/tests/core build/tsan/tests/unit
+  build "thread sanitizer" BUILD=build/tsan OPTIMIZE=-O0\ -g1 SANITIZE=thread \
+    build/tsan/tests/core build/tsan/tests/unit build/tsan/longhand
   run "core, thread sanitizer" setarch -R build/tsan/tests/core
   run "batch engine, thread sanitizer" setarch -R build/tsan/tests/unit --source-file='*serve_engine*'
+  run "server, thread sanitizer" setarch -R tests/sanitized/serve.sh build/tsan/longhand
   if command -v clang++ >/dev/null && [ -e tests/fuzz/fuzz.mk ]; then
     run "fuzz: readers" make --no-print-directory fuzz SECONDS=10
   fi

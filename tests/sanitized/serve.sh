@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# A server built with the address and undefined-behaviour sanitizers, under everything at once: load whose clients hang up,
-# slow clients and mutated requests, with drafts, int8 rings, sessions, an adapter and an experiment; then more clients than
-# connections; then a shutdown under load. Nothing is reported, and each ends with 0.
+# A server built with the address and undefined-behaviour sanitizers, or with the thread sanitizer, under everything at once: load
+# whose clients hang up, slow clients and mutated requests, with drafts, int8 rings, sessions, an adapter and an experiment; then
+# more clients than connections; then a shutdown under load. Nothing is reported, and each ends with 0.
 #
-#     tests/sanitized/serve.sh PROGRAM [SECONDS [REQUESTS]]    10 seconds of load, 2000 mutated requests
+#     tests/sanitized/serve.sh PROGRAM [SECONDS [REQUESTS]]              10 seconds of load, 2000 mutated requests
+#     setarch -R tests/sanitized/serve.sh PROGRAM [SECONDS [REQUESTS]]   with the thread sanitizer
 #
 # $PLAIN (build/longhand), built without, makes the load.
 LONGHAND=${1:?the program to test} plain=$(realpath "${PLAIN:-build/longhand}") seconds=${2:-10} requests=${3:-2000}
@@ -12,6 +13,7 @@ source "$(dirname "$0")/../end_to_end/lib/checks.sh"
 model=$sources/weights/tiny.safetensors
 source "$sources/tests/end_to_end/lib/server.sh"
 lib=$sources/tests/end_to_end/lib
+export TSAN_OPTIONS=suppressions=$sources/tests/sanitized/thread.suppressions${TSAN_OPTIONS:+:$TSAN_OPTIONS}
 
 clean() {  # clean NAME: the server has ended with 0 and reported nothing
   if [ "$status" -eq 0 ] && ! grep -qE 'Sanitizer|runtime error' serve.err; then

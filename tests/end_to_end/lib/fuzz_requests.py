@@ -93,7 +93,7 @@ def request_of(chance):
 
 def answer_to(data, whole):
     """A request that may want more bytes is told that there are none."""
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=300) as connection:
         try:
             connection.sendall(data)
             if not whole:
