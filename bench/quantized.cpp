@@ -28,8 +28,9 @@ const Kind kinds[] = {
     {"int4, groups of 64", Dtype::u8, Dtype::fp16, true, false, true, 0.5 + 2.0 / 64},
     {"int8, not interleaved", Dtype::i8, Dtype::fp32, false, false, false, 1},
     {"int4, not interleaved", Dtype::u8, Dtype::fp16, true, false, false, 0.5 + 2.0 / 64},
-    {"fp16", Dtype::fp16, Dtype::fp32, false, false, false, 2},
-    {"bf16", Dtype::bf16, Dtype::fp32, false, false, false, 2},
+    {"fp16", Dtype::fp16, Dtype::fp32, false, false, true, 2},
+    {"bf16", Dtype::bf16, Dtype::fp32, false, false, true, 2},
+    {"fp16, not interleaved", Dtype::fp16, Dtype::fp32, false, false, false, 2},
     {"int8 with int8 activations", Dtype::i8, Dtype::fp32, false, true, true, 1},
 };
 
@@ -79,11 +80,13 @@ int main(int argc, char** argv) {
       if (kind.eight_bit_activations && rows < 512) continue;
       bool whole = rows <= 16, integers = kind.weight == Dtype::i8 || kind.weight == Dtype::u8;
       int64_t columns = whole ? n : n / 8;
-      int64_t row_bytes = kind.weight == Dtype::u8 ? k / 2 : k, together = device->interleaving();
-      bool interleaved = kind.interleaved && together > 0;
-      Shape weight{columns, row_bytes}, groups{columns, k / 64};
-      if (interleaved)
-        weight = {columns / together, row_bytes / 4, together, 4}, groups = {columns / together, k / 64, together};
+      int64_t width = kind.weight == Dtype::u8 ? k / 2 : k;
+      auto [together, bytes_together] = device->interleaving(kind.weight, Dtype::fp32);
+      Shape weight{columns, width}, groups{columns, k / 64};
+      if (kind.interleaved && together > 0) {
+        int64_t tiles = columns / together, run = bytes_together / dtype_bytes(kind.weight);
+        weight = {tiles, width / run, together, run}, groups = {tiles, k / 64, together};
+      }
       QuantizedMatmul product{.out = Tensor(out.data(), Dtype::fp32, {rows, columns}),
                               .a = ConstTensor(a.data(), Dtype::fp32, {rows, k}),
                               .weight = ConstTensor(weights, kind.weight, weight),

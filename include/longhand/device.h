@@ -46,9 +46,9 @@ struct Matmul {
 /// out [rows, k] i8, or [rows, k / 2] u8: two a byte, the first in the low half, each as integer + 8 (k even).
 /// scales fp32 | fp16: [rows], or [rows, k / 64] (k a multiple of 64).
 ///
-/// Weights of products and embeddings may also lie interleaved, L = Device::interleaving() rows side by side by words
-/// of 4 bytes: integers [rows / L, row bytes / 4, L, 4], scales of groups [rows / L, k / 64, L], scales of rows as
-/// before. Rows then are a multiple of L and of 64 bytes each.
+/// Weights of products and embeddings may also lie interleaved, L rows side by side by runs of some bytes, as
+/// Device::interleaving() says: [rows / L, runs, L, elements of a run] (u8: bytes), scales of groups [rows / L, k / 64,
+/// L], scales of rows as before. Rows then are a multiple of L and of 64 bytes each. Weights of fp16 and bf16 too.
 struct Quantize {
   Tensor out, scales;
   ConstTensor x;
@@ -63,11 +63,11 @@ struct Dequantize {
 
 /// out [m, n] = activation(a w'^T + bias), w'[j, p] = scale * integer as Quantize leaves them in `weight` and `scales`,
 /// or interleaved;
-/// or, without scales, w' = weight [n, k] of fp32, bf16 or (finite) fp16. a [m, k], bias [n], out: fp32 | bf16 each;
-/// leading axes join. Of a at least 15 bits below the largest of 256 neighbours count (bf16: all, where they lie within
-/// these). Sums accumulate in integers and fp32; a row's bits do not depend on the number of rows. With
-/// `quantize_activations` rows of a are first rounded to integers of 8 bits with one scale a row, which is coarser and
-/// faster for many rows; weight is then i8 with one scale a row.
+/// or, without scales, w' = weight [n, k] of fp32, bf16 or (finite) fp16, the latter two as rows or interleaved. a [m,
+/// k], bias [n], out: fp32 | bf16 each; leading axes join. Of a at least 15 bits below the largest of 256 neighbours
+/// count (bf16: all, where they lie within these). Sums accumulate in integers and fp32; a row's bits do not depend on
+/// the number of rows. With `quantize_activations` rows of a are first rounded to integers of 8 bits with one scale a
+/// row, which is coarser and faster for many rows; weight is then i8 with one scale a row.
 struct QuantizedMatmul {
   Tensor out;
   ConstTensor a, weight, scales, bias;
@@ -354,6 +354,11 @@ struct Sample {
   std::span<const SamplingParameters> rules;
 };
 
+/// `rows` of weights side by side by runs of `bytes`; no rows: as they are.
+struct Interleaving {
+  int64_t rows = 0, bytes = 0;
+};
+
 struct DeviceOptions {
   int threads = 0;  // cpu: 0 = every core
 };
@@ -377,8 +382,8 @@ class Device {
   virtual void zero(const Tensor& tensor) = 0;                       // contiguous
   virtual void synchronize() {}
 
-  /// How many rows of integer weights its products like side by side (see Quantize), 0 where it reads them as they are.
-  virtual int interleaving() const { return 0; }
+  /// How weights of this type lie that products with few rows of these activations read fastest (see Quantize).
+  virtual Interleaving interleaving(Dtype /*weights*/, Dtype /*activations*/) const { return {}; }
 
   /// What this device can do at most, measured (on the cpu once a machine, see ceilings.h).
   virtual Ceilings ceilings() = 0;

@@ -44,10 +44,10 @@ struct WeightFormats {
   std::map<std::string, MatrixFormat> matrices;
 };
 
-/// A matrix of weights [out, in]; integers have scales and may lie interleaved (see Quantize in device.h).
+/// A matrix of weights [out, in], or interleaved (see Quantize in device.h); integers have scales.
 struct Matrix : Tensor {
   Tensor scales;
-  bool packed() const { return scales || type() == Dtype::fp16; }  // as MatrixFormat
+  bool packed() const { return scales || type() == Dtype::fp16 || rank() == 4; }  // for inference, as MatrixFormat
   Matrix rows(int64_t first, int64_t count) const;
 };
 
@@ -100,7 +100,7 @@ class ParameterSet {
   void commit(Device& device);
   /// Shows the tensors of these names alone; the others are empty until they are shown, their memory stays.
   void show(Wanted shown);
-  /// Once loaded: matrices of integers lie as the device reads them fastest. They are for inference alone from then on:
+  /// Once loaded: matrices lie as the device reads them fastest. They are for inference alone from then on:
   /// neither stored again nor trained beside.
   void interleave(Device& device);
 

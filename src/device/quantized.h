@@ -6,26 +6,39 @@
 
 namespace longhand {
 
-/// Integers [rows, k] with their scales, as Quantize in device.h says; interleaved ones are taken where a device reads
-/// them: `interleaving` rows side by side.
+/// Rows of weights of so many elements, as they lie: one behind another, or interleaved as the device reads them.
+struct WeightRows {
+  int64_t rows = 0, width = 0;
+  bool interleaved = false;
+
+  WeightRows(const ConstTensor& weight, const Interleaving& order, const char* operation)
+      : rows(rows_of(weight)), width(width_of(weight)), interleaved(weight.rank() == 4) {
+    if (!interleaved) return;
+    int64_t bytes = dtype_bytes(weight.type());
+    if (weight.size(2) != order.rows || weight.size(3) * bytes != order.bytes || !weight.contiguous() ||
+        weight.size(1) * order.bytes % 64 != 0)
+      fail("{}: weight {} of {}, interleaved otherwise than this operation reads it", operation, weight.shape().text(),
+           dtype_name(weight.type()));
+    rows = weight.size(0) * weight.size(2), width = weight.size(1) * weight.size(3);
+  }
+};
+
+/// Integers [rows, k] with their scales, as Quantize in device.h says.
 struct QuantizedLayout {
   int64_t rows = 0, k = 0, scale_stride = 1;
   bool four_bits = false, grouped = false, half_scales = false, interleaved = false;
 
   QuantizedLayout(const ConstTensor& integers, const ConstTensor& scales, int64_t k, const char* operation,
-                  int interleaving = 0)
-      : k(k), interleaved(integers.rank() == 4) {
+                  const Interleaving& order = {})
+      : k(k) {
+    WeightRows held(integers, order, operation);
+    interleaved = held.interleaved;
     if ((integers.rank() != 2 && !interleaved) || (integers.type() != Dtype::i8 && integers.type() != Dtype::u8) ||
         !integers.contiguous())
       fail("{}: integers {} of {}, contiguous [rows, k] i8 or [rows, k / 2] u8 was expected", operation,
            integers.shape().text(), dtype_name(integers.type()));
-    if (interleaved && (integers.size(2) != interleaving || integers.size(3) != 4 || integers.size(1) % 16 != 0))
-      fail("{}: integers {} of {}, interleaved otherwise than this operation reads them", operation,
-           integers.shape().text(), dtype_name(integers.type()));
-    rows = interleaved ? integers.size(0) * integers.size(2) : integers.size(0);
-    four_bits = integers.type() == Dtype::u8;
-    int64_t row_bytes = interleaved ? integers.size(1) * 4 : integers.size(1);
-    if (row_bytes * (four_bits ? 2 : 1) != k)
+    rows = held.rows, four_bits = integers.type() == Dtype::u8;
+    if (held.width * (four_bits ? 2 : 1) != k)
       fail("{}: integers {} of {} do not hold rows of {}{}", operation, integers.shape().text(),
            dtype_name(integers.type()), k, four_bits && k % 2 ? ", which must be even" : "");
     grouped = scales.rank() > 1;
@@ -46,16 +59,17 @@ struct EmbeddingLayout {
   int64_t rows, width;
   bool interleaved = false;
 
-  explicit EmbeddingLayout(const EmbeddingForward& op, int interleaving = 0)
-      : rows(rows_of(op.weight)), width(width_of(op.out)) {
+  explicit EmbeddingLayout(const EmbeddingForward& op, const Interleaving& order = {}) : width(width_of(op.out)) {
     constexpr auto name = "embedding_forward";
+    WeightRows held(op.weight, order, name);
+    rows = held.rows, interleaved = held.interleaved;
     if (op.weight.type() == Dtype::i8 || op.weight.type() == Dtype::u8 || op.scales) {
-      QuantizedLayout layout(op.weight, op.scales, width, name, interleaving);
-      rows = layout.rows, interleaved = layout.interleaved;
-    } else {
-      if (op.weight.type() != Dtype::fp16) float_index(op.weight, name, "weight");
-      check_rows(op.weight, op.weight.type(), rows, width, name, "weight");
+      QuantizedLayout(op.weight, op.scales, width, name, order);
+      return;
     }
+    if (op.weight.type() != Dtype::fp16) float_index(op.weight, name, "weight");
+    if (!interleaved) check_rows(op.weight, op.weight.type(), rows, width, name, "weight");
+    if (held.width != width) fail("{}: weight {} for rows of {}", name, op.weight.shape().text(), width);
   }
 };
 
@@ -64,10 +78,10 @@ struct QuantizedProduct {
   RowsOf a, out;
   QuantizedLayout weight;
 
-  explicit QuantizedProduct(const QuantizedMatmul& op, int interleaving = 0)
+  explicit QuantizedProduct(const QuantizedMatmul& op, const Interleaving& order = {})
       : a(op.a, "quantized_matmul", "a"),
         out(op.out, "quantized_matmul", "out"),
-        weight(op.weight, op.scales, a.columns, "quantized_matmul", interleaving) {
+        weight(op.weight, op.scales, a.columns, "quantized_matmul", order) {
     float_index(op.a, "quantized_matmul", "a"), float_index(op.out, "quantized_matmul", "out");
     if (out.rows != a.rows || out.columns != weight.rows)
       fail("quantized_matmul: a {} times weight {} does not give out {}", op.a.shape().text(), op.weight.shape().text(),

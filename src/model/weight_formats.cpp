@@ -25,13 +25,14 @@ Matrix Matrix::rows(int64_t first, int64_t count) const {
     if (first % together != 0 || count % together != 0)
       fail("rows [{}, {}) of a matrix that lies interleaved by {}", first, first + count, together);
     int64_t tile = first / together, tiles = count / together;
-    return {Tensor::rows(tile, tiles), scales.rank() > 1 ? scales.rows(tile, tiles) : scales.rows(first, count)};
+    Tensor of_scales = scales.rank() > 1 ? scales.rows(tile, tiles) : scales ? scales.rows(first, count) : Tensor();
+    return {Tensor::rows(tile, tiles), of_scales};
   }
   return {Tensor::rows(first, count), scales ? scales.rows(first, count) : Tensor()};
 }
 
 /// Entries of `bytes` each, those of `rows` successive rows side by side.
-static std::vector<char> side_by_side(Device& device, const Tensor& tensor, int64_t rows, int64_t bytes) {
+static void interleave_rows(Device& device, Tensor& tensor, int64_t rows, int64_t bytes, const Shape& shape) {
   std::vector<char> from(tensor.bytes()), to(tensor.bytes());
   device.download(from.data(), tensor);
   int64_t tile = tensor.bytes() / tensor.size(0) * rows, entries = tile / rows / bytes;
@@ -42,25 +43,21 @@ static std::vector<char> side_by_side(Device& device, const Tensor& tensor, int6
       for (int64_t r = 0; r < rows; ++r, target += bytes)
         std::memcpy(target, source + (r * entries + e) * bytes, bytes);
   });
-  return to;
+  tensor = tensor.reshape(shape);
+  device.upload(tensor, to.data());
 }
 
 void ParameterSet::interleave(Device& device) {
-  int64_t rows = device.interleaving();
-  if (rows == 0) return;
   visit([&](size_t index, Tensor& place, Tensor* place_of_scales) {
-    Tensor &integers = tensors_[index], &scales = scales_[index];
-    if (!scales || integers.rank() != 2 || integers.size(0) % rows != 0 || integers.size(1) % 64 != 0) return;
-    int64_t tiles = integers.size(0) / rows;
-    std::vector<char> words = side_by_side(device, integers, rows, 4);
-    integers = integers.reshape({tiles, integers.size(1) / 4, rows, 4});
-    device.upload(integers, words.data());
-    if (scales.rank() == 2) {
-      std::vector<char> groups = side_by_side(device, scales, rows, dtype_bytes(scales.type()));
-      scales = scales.reshape({tiles, scales.size(1), rows});
-      device.upload(scales, groups.data());
-    }
-    place = integers, *place_of_scales = scales;
+    Tensor &weight = tensors_[index], &scales = scales_[index];
+    auto [rows, bytes] = device.interleaving(weight.type(), formats_.type);
+    if (!place_of_scales || rows == 0 || weight.rank() != 2 || weight.size(0) % rows != 0) return;
+    int64_t tiles = weight.size(0) / rows, run = bytes / dtype_bytes(weight.type());
+    if (weight.size(1) * dtype_bytes(weight.type()) % 64 != 0) return;
+    interleave_rows(device, weight, rows, bytes, {tiles, weight.size(1) / run, rows, run});
+    if (scales.rank() == 2)
+      interleave_rows(device, scales, rows, dtype_bytes(scales.type()), {tiles, scales.size(1), rows});
+    place = weight, *place_of_scales = scales;
   });
 }
 

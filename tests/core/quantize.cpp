@@ -160,8 +160,10 @@ TEST_CASE("on quantised weights a text's bits depend neither on its neighbours n
       check();
       model.weights.interleave(*device);
       check();
-      if (type != WeightType::int8 && type != WeightType::int4) continue;
-      CHECK(model.weights.layers[0].down.rank() == 4);
+      Dtype held = model.weights.layers[0].down.type();
+      bool interleaved = device->interleaving(held, activations).rows > 0;
+      CHECK(interleaved == (held != Dtype::fp32 && (held != Dtype::bf16 || activations == Dtype::fp32)));
+      CHECK((model.weights.layers[0].down.rank() == 4) == interleaved);
       for (size_t i = 0; i < model.weights.list().size(); ++i)
         if (model.weights.tensors()[i].rank() == 4)
           CHECK_THROWS_AS(store_parameter(*device, model.weights, i, {}), Error);

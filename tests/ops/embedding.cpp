@@ -35,6 +35,8 @@ std::vector<Sizes> held_shapes() {
       if (bits > 8 && grouped) continue;
       list.push_back({{"rows", 9}, {"D", grouped ? 320 : 78}, {"V", 13}, {"bits", bits}, {"grouped", grouped}});
     }
+  list.push_back({{"rows", 9}, {"D", 1184}, {"V", 48}, {"interleaved", 1}});
+  list.push_back({{"rows", 9}, {"D", 1184}, {"V", 48}, {"bits", 16}, {"interleaved", 1}});
   for (int64_t bits : {4, 8})
     for (int64_t grouped : {0, 1})
       list.push_back({{"rows", 9}, {"D", 1152}, {"V", 48}, {"bits", bits}, {"grouped", grouped}, {"interleaved", 1}});
@@ -85,10 +87,10 @@ struct EmbeddingForwardRow : Operation {
       }
   }
   void run(Device& device, const Case& c, Bound& d) const override {
-    InterleavedWeights weights(device, d["weight"], d["scales"], c("interleaved") != 0);
+    InterleavedWeights weights(device, d["weight"], d["scales"], d["out"].type(), c("interleaved") != 0);
     device.embedding_forward({.out = d["out"],
                               .tokens = d["tokens"],
-                              .weight = weights.integers,
+                              .weight = weights.weight,
                               .scales = weights.scales,
                               .scale = scale_of(c),
                               .dropout = c.dropout(RandomUse::embedding_dropout)});

@@ -1,4 +1,4 @@
-// Weights of integers in the order that a device reads fastest, made from rows by the definition in device.h.
+// Weights in the order that a device reads fastest, made from rows by the definition in device.h.
 #pragma once
 
 #include <cstring>
@@ -8,16 +8,16 @@
 
 namespace longhand::ops {
 
-/// A copy of integers and scales, interleaved when `wanted` and the device reads such weights; otherwise what was
+/// A copy of weights and scales, interleaved when `wanted` and the device reads such weights; otherwise what was
 /// given.
 class InterleavedWeights {
  public:
-  InterleavedWeights(Device& device, const Tensor& from, const Tensor& from_scales, bool wanted)
-      : integers(from), scales(from_scales), device_(device) {
-    int64_t together = device.interleaving();
+  InterleavedWeights(Device& device, const Tensor& from, const Tensor& from_scales, Dtype activations, bool wanted)
+      : weight(from), scales(from_scales), device_(device) {
+    auto [together, bytes] = device.interleaving(from.type(), activations);
     if (!wanted || together == 0) return;
-    int64_t tiles = from.size(0) / together;
-    integers = side_by_side(from, {tiles, from.size(1) / 4, together, 4});
+    int64_t tiles = from.size(0) / together, run = bytes / dtype_bytes(from.type());
+    weight = side_by_side(from, {tiles, from.size(1) / run, together, run});
     if (from_scales.rank() == 2) scales = side_by_side(from_scales, {tiles, from_scales.size(1), together, 1});
     if (from_scales.rank() == 2) scales = scales.reshape({tiles, from_scales.size(1), together});
   }
@@ -27,7 +27,7 @@ class InterleavedWeights {
   InterleavedWeights(const InterleavedWeights&) = delete;
   InterleavedWeights& operator=(const InterleavedWeights&) = delete;
 
-  Tensor integers, scales;
+  Tensor weight, scales;
 
  private:
   /// Element (tile, i, r, e) of `shape` is element (tile * rows + r, i * width + e) of `from`.

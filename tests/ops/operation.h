@@ -123,7 +123,9 @@ class CountingDevice final : public Device {
   void repeat(uint64_t key, uint64_t arguments, const std::function<void()>& work) override {
     device_->repeat(key, arguments, work);
   }
-  int interleaving() const override { return device_->interleaving(); }
+  Interleaving interleaving(Dtype weights, Dtype activations) const override {
+    return device_->interleaving(weights, activations);
+  }
   Ceilings ceilings() override { return device_->ceilings(); }
 
 #define LONGHAND_COUNT(method, Arguments)    \

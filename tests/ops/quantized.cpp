@@ -180,6 +180,10 @@ struct QuantizedMatmulRow : Operation {
                           {"half", m % 2},
                           {"interleaved", 1}});
     list.push_back({{"m", 20}, {"n", 32}, {"k", 192}, {"bits", 8}, {"w8a8", 1}, {"interleaved", 1}});
+    for (int64_t bits : {0, 16})
+      for (int64_t m : {1, 2, 3, 7, 13, 29, 70})
+        list.push_back(
+            {{"m", m}, {"n", 76}, {"k", m % 2 ? 640 : 2080}, {"bits", bits}, {"mixed", m % 4}, {"interleaved", 1}});
     for (int64_t m : {1, 9, 100})
       for (int64_t k : {96, 500}) list.push_back({{"m", m}, {"n", 70}, {"k", k}, {"bits", 8}, {"w8a8", 1}});
     list.push_back({{"m", 20}, {"n", 24}, {"k", 64}, {"bits", 8}, {"w8a8", 1}, {"bias", 1}, {"activation", 2}});
@@ -243,10 +247,10 @@ struct QuantizedMatmulRow : Operation {
   void run(Device& device, const Case& c, Bound& d) const override { run_rows(device, c, d, 0, c("m")); }
 
   static void run_rows(Device& device, const Case& c, Bound& d, int64_t first, int64_t rows) {
-    InterleavedWeights weights(device, d["weight"], d["scales"], c("interleaved") != 0);
+    InterleavedWeights weights(device, d["weight"], d["scales"], d["a"].type(), c("interleaved") != 0);
     device.quantized_matmul({.out = d["out"].rows(first, rows),
                              .a = d["a"].rows(first, rows),
-                             .weight = weights.integers,
+                             .weight = weights.weight,
                              .scales = weights.scales,
                              .bias = d["bias"],
                              .activation = static_cast<Activation>(c("activation")),

@@ -21,7 +21,7 @@ class CpuDevice final : public Device {
   void* allocate(int64_t bytes) override;
   void release(void* memory) override;
   int64_t memory_bytes() const override;
-  int interleaving() const override;
+  Interleaving interleaving(Dtype weights, Dtype activations) const override;
   void upload(const Tensor& to, const void* from) override;
   void download(void* to, const ConstTensor& from) override;
   void copy(const Tensor& to, const ConstTensor& from) override;
@@ -62,6 +62,7 @@ class CpuDevice final : public Device {
   /// 64-byte aligned, contents undefined, valid until the next request for the same thread.
   void* scratch(int thread, int64_t bytes);
 
+  void multiply(const Matmul&, bool b_interleaved);
   void multiply_few(MatmulBlocks&);
   void multiply_many(MatmulBlocks&);
 

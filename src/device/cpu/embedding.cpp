@@ -15,8 +15,11 @@ static void check_tokens(const int32_t* tokens, int64_t rows, int64_t vocabulary
       fail("{}: token {} of row {} is not in the vocabulary of {}", name, tokens[r], r, vocabulary);
 }
 
-static EmbeddingTable table_of(const EmbeddingForward& a, int interleaving) {
-  EmbeddingTable table{.weight = a.weight.data(), .scales = a.scales.data(), .interleaving = interleaving};
+static EmbeddingTable table_of(const EmbeddingForward& a, const Interleaving& order) {
+  EmbeddingTable table{.weight = a.weight.data(),
+                       .scales = a.scales.data(),
+                       .interleaved_rows = order.rows,
+                       .interleaved_bytes = order.bytes};
   switch (a.weight.type()) {
     case Dtype::fp32:
       table.type = EmbeddingType::fp32;
@@ -40,14 +43,15 @@ static EmbeddingTable table_of(const EmbeddingForward& a, int interleaving) {
 void CpuDevice::embedding_forward(const EmbeddingForward& a) {
   constexpr auto name = "embedding_forward";
   int type = float_index(a.out, name, "out");
-  EmbeddingLayout layout(a, interleaving());
+  Interleaving order = interleaving(a.weight.type(), a.out.type());
+  EmbeddingLayout layout(a, order);
   int64_t rows = a.tokens.elements(), width = layout.width, vocabulary = layout.rows;
   check_list(a.tokens, Dtype::i32, rows, name, "tokens");
   check_rows(a.out, a.out.type(), rows, width, name, "out");
   const int32_t* tokens = a.tokens.as<int32_t>();
   check_tokens(tokens, rows, vocabulary, name);
   DropoutKey dropout = dropout_key(a.dropout, name);
-  EmbeddingTable table = table_of(a, layout.interleaved ? interleaving() : 0);
+  EmbeddingTable table = table_of(a, layout.interleaved ? order : Interleaving{});
   auto kernel = embedding_kernels().forward[type];
   for_pieces(pool_, rows, rows_per_piece(width), [&](int64_t first, int64_t count, int) {
     kernel({a.out.data(), table, tokens, width, first, count, a.scale, dropout});

@@ -9,7 +9,8 @@
 // has the bf16 dot product, a word is a pair of bf16, which doubles the rate; otherwise bf16 widens to fp32.
 //
 // With few rows b is not packed: the product then takes as long as b takes to read. Words of fp32 and pairs are
-// transposed in registers on the way; weights of fp16 or bf16 are multiplied as they stand, by vectors along k.
+// transposed in registers on the way; weights of fp16 or bf16 are multiplied as they stand, by vectors along k, best
+// when four rows lie interleaved.
 //
 // k is cut into blocks whose number depends on k alone; blocks add in order. Within a block a sum runs over k in order,
 // or, with fp16 or bf16 weights in rows, over every lane of a vector by itself, lanes adding in order. An element's
@@ -34,11 +35,12 @@ constexpr int64_t few_tasks = 4;               // of a thread, at most
 struct Matrix {
   void* data = nullptr;
   int64_t rows = 0, columns = 0, stride = 0;
-  bool is_bf16 = false, is_fp16 = false;
+  bool is_bf16 = false, is_fp16 = false, interleaved = false;
 
   int64_t width() const { return is_bf16 || is_fp16 ? 2 : 4; }
+  /// Of interleaved rows the first of a run.
   const void* at(int64_t row, int64_t column) const {
-    return static_cast<const char*>(data) + (row * stride + column) * width();
+    return static_cast<const char*>(data) + (row * stride + column * (interleaved ? interleaved_rows : 1)) * width();
   }
 };
 
@@ -58,12 +60,14 @@ struct Product {
   MatmulWords a_words, b_words;
   MatmulOutput output{};
 
-  explicit Product(const Matmul& op);
+  Product(const Matmul& op, bool b_interleaved);
 };
 
-Product::Product(const Matmul& op) : a(as_matrix(op.a, "a")), b(as_matrix(op.b, "b", op.transpose_b)) {
+Product::Product(const Matmul& op, bool b_interleaved)
+    : a(as_matrix(op.a, "a")), b(as_matrix(op.b, "b", op.transpose_b)) {
   Matrix out = as_matrix(op.out, "out");
   check_matmul(op);
+  b.interleaved = b_interleaved;
   m = out.rows, n = out.columns, k = op.transpose_a ? a.rows : a.columns;
   a_k_major = op.transpose_a, b_k_major = !op.transpose_b;
   output.out = out.data, output.out_stride = out.stride, output.out_bf16 = out.is_bf16;
@@ -107,7 +111,8 @@ MatmulStrip strip(const Matrix& matrix, bool k_major, bool by_lanes, MatmulWords
           .words = words,
           .rows = static_cast<int>(rows),
           .width = static_cast<int>(width),
-          .readable = k_major ? matrix.columns - first : 0};
+          .readable = k_major ? matrix.columns - first : 0,
+          .interleaved = matrix.interleaved};
 }
 
 }  // namespace
@@ -236,8 +241,10 @@ void CpuDevice::multiply_many(MatmulBlocks& b) {
   }
 }
 
-void CpuDevice::matmul(const Matmul& op) {
-  Product product(op);
+void CpuDevice::matmul(const Matmul& op) { multiply(op, false); }
+
+void CpuDevice::multiply(const Matmul& op, bool b_interleaved) {
+  Product product(op, b_interleaved);
   if (product.m == 0 || product.n == 0) return;
   MatmulBlocks blocks{product};
   bool few = !product.b_k_major && product.m <= few_panels * blocks.kernels.rows;

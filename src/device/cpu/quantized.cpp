@@ -63,7 +63,12 @@ struct Panels {
 
 }  // namespace
 
-int CpuDevice::interleaving() const { return kernels().interleaving; }
+Interleaving CpuDevice::interleaving(Dtype weights, Dtype activations) const {
+  if (weights == Dtype::i8 || weights == Dtype::u8) return {kernels().interleaving, 4};
+  // Pairs of bf16 are words that are transposed.
+  bool halves = weights == Dtype::fp16 || (weights == Dtype::bf16 && activations == Dtype::fp32);
+  return halves ? Interleaving{interleaved_rows, interleaved_run * 2} : Interleaving{};
+}
 
 void CpuDevice::quantize(const Quantize& op) {
   RowsOf x(op.x, "quantize", "x");
@@ -96,11 +101,15 @@ void CpuDevice::dequantize(const Dequantize& op) {
 }
 
 void CpuDevice::quantized_matmul(const QuantizedMatmul& op) {
+  Interleaving order = interleaving(op.weight.type(), op.a.type());
   if (op.scales.empty()) {
     if (op.quantize_activations) fail("quantized_matmul: quantised activations need quantised weights");
-    return matmul({.out = op.out, .a = op.a, .b = op.weight, .bias = op.bias, .activation = op.activation});
+    WeightRows held(op.weight, order, "quantized_matmul");
+    ConstTensor rows = held.interleaved ? op.weight.reshape({held.rows, held.width}) : op.weight;
+    return multiply({.out = op.out, .a = op.a, .b = rows, .bias = op.bias, .activation = op.activation},
+                    held.interleaved);
   }
-  QuantizedProduct product(op, interleaving());
+  QuantizedProduct product(op, order);
   QuantizedShape shape{.k = product.a.columns,
                        .four_bits = product.weight.four_bits,
                        .grouped = product.weight.grouped,

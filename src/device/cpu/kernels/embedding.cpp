@@ -7,11 +7,6 @@ namespace longhand::cpu {
 inline namespace LONGHAND_ISA {
 namespace {
 
-template <class T>
-LONGHAND_INLINE void widen(const void* from, int64_t count, float* to) {
-  each_vector(count, [&](int64_t i, auto part) { store(to + i, load(static_cast<const T*>(from) + i, part)); });
-}
-
 LONGHAND_INLINE float scale_at(const EmbeddingTable& table, int64_t index) {
   if (!table.half_scales) return static_cast<const float*>(table.scales)[index];
   float scale[lanes];
@@ -22,23 +17,34 @@ LONGHAND_INLINE float scale_at(const EmbeddingTable& table, int64_t index) {
 /// Where entry i of a row of `row_entries` lies: rows one behind another, or interleaved by runs of `run` entries.
 LONGHAND_INLINE int64_t entry_at(const EmbeddingTable& table, int64_t row_entries, int64_t run, int64_t row,
                                  int64_t i) {
-  if (table.interleaving == 0) return row * row_entries + i;
-  int64_t side_by_side = table.interleaving, lane = row % side_by_side;
+  int64_t side_by_side = table.interleaved_rows;
+  if (side_by_side == 0) return row * row_entries + i;
+  int64_t lane = row % side_by_side;
   return (row - lane) * row_entries + (i / run * side_by_side + lane) * run + i % run;
+}
+
+template <class T>
+LONGHAND_INLINE void widen(const EmbeddingTable& table, int64_t width, int64_t row, int64_t at, int64_t count,
+                           float* to) {
+  int64_t run = table.interleaved_rows ? table.interleaved_bytes / static_cast<int64_t>(sizeof(T)) : width;
+  for (int64_t begin = 0, length = 0; begin < count; begin += length) {
+    int64_t i = at + begin, rest = run - i % run;
+    length = rest < count - begin ? rest : count - begin;
+    const T* from = static_cast<const T*>(table.weight) + entry_at(table, width, run, row, i);
+    each_vector(length, [&](int64_t j, auto part) { store(to + begin + j, load(from + j, part)); });
+  }
 }
 
 /// `count` weights of a row from column `at` on, in fp32.
 LONGHAND_INLINE void widen_row(const EmbeddingTable& table, int64_t width, int64_t row, int64_t at, int64_t count,
                                float* to) {
-  const char* weight = static_cast<const char*>(table.weight);
-  int64_t first = row * width + at;
   switch (table.type) {
     case EmbeddingType::fp32:
-      return widen<float>(weight + first * 4, count, to);
+      return widen<float>(table, width, row, at, count, to);
     case EmbeddingType::bf16:
-      return widen<half>(weight + first * 2, count, to);
+      return widen<half>(table, width, row, at, count, to);
     case EmbeddingType::fp16:
-      return widen<fp16>(weight + first * 2, count, to);
+      return widen<fp16>(table, width, row, at, count, to);
     default:
       break;
   }
@@ -79,7 +85,7 @@ LONGHAND_KERNEL void embedding_forward(const EmbeddingRows& a) {
           store(out + i, value, part);
         });
       };
-      if (is_type<T>(a.table.type)) {
+      if (is_type<T>(a.table.type) && a.table.interleaved_rows == 0) {
         write(static_cast<const T*>(a.table.weight) + a.tokens[r] * a.width + at);
       } else {
         widen_row(a.table, a.width, a.tokens[r], at, count, wide);

@@ -13,7 +13,7 @@ struct EmbeddingTable {
   const void *weight, *scales;
   EmbeddingType type;
   bool grouped, half_scales;
-  int interleaving = 0;  // rows side by side, see Quantize in device.h
+  int64_t interleaved_rows = 0, interleaved_bytes = 0;  // side by side by runs, see Quantize in device.h
 };
 
 struct EmbeddingRows {

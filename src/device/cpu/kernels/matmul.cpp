@@ -4,6 +4,8 @@
 // R rows by two vectors of columns, its sums in registers: a step reads two vectors of b and broadcasts R words of a.
 #include "src/device/cpu/kernels/matmul.h"
 
+#include <type_traits>
+
 #include "src/device/cpu/kernels/fp16.h"
 #include "src/device/cpu/kernels/matmul_epilogue.h"
 #include "src/device/cpu/kernels/matmul_lanes.h"
@@ -68,14 +70,16 @@ LONGHAND_INLINE int64_t step_of(const MatmulStrip& s, int64_t p) {
 }
 
 template <class T>
-void pack_rows(uint32_t* to, const MatmulStrip& s, const T* from, int64_t stride, int64_t steps) {
+void pack_rows(uint32_t* to, const MatmulStrip& s, int64_t steps) {
+  constexpr int64_t elements = std::is_same_v<T, Pair> ? 2 : 1, bytes = sizeof(T) / elements;
+  const char* from = static_cast<const char*>(s.from);
   for (int64_t p = 0; p < steps; p += lanes) {
     int64_t here = steps - p < lanes ? steps - p : lanes;
     for (int r0 = 0; r0 < s.width; r0 += lanes) {
       uvec x[lanes];
 #pragma GCC unroll 16
       for (int r = 0; r < lanes; ++r) {
-        const T* row = reinterpret_cast<const T*>(reinterpret_cast<const char*>(from) + (r0 + r) * stride) + p;
+        const T* row = reinterpret_cast<const T*>(from + s.at(r0 + r, p * elements) * bytes);
         x[r] = r0 + r >= s.rows ? uvec{} : here == lanes ? words(row) : words_part(row, here);
       }
       transpose(x);
@@ -91,8 +95,7 @@ void pack_rows(uint32_t* to, const MatmulStrip& s, const T* from, int64_t stride
 }
 
 LONGHAND_INLINE uvec two_rows(const half* low, const half* high) {
-  hvec a = *reinterpret_cast<const hvec_unaligned*>(low), b = *reinterpret_cast<const hvec_unaligned*>(high);
-  return __builtin_convertvector(a, uvec) | __builtin_convertvector(b, uvec) << 16;
+  return widen(reinterpret_cast<const hvec_unaligned*>(low)) | widen(reinterpret_cast<const hvec_unaligned*>(high)) << 16;
 }
 
 void pack_columns(uint32_t* to, const MatmulStrip& s, int64_t first, const half* from, bool pairs) {
@@ -143,13 +146,13 @@ void pack(uint32_t* to, const MatmulStrip& s) {
     else
       pack_columns(to, s, whole, static_cast<const half*>(s.from), s.words == MatmulWords::bf16_pairs);
   } else if (s.words == MatmulWords::fp32) {
-    pack_rows(to, s, static_cast<const float*>(s.from), s.stride * 4, s.k);
+    pack_rows<float>(to, s, s.k);
   } else if (s.words == MatmulWords::fp16) {
-    pack_rows(to, s, static_cast<const fp16*>(s.from), s.stride * 2, s.k);
+    pack_rows<fp16>(to, s, s.k);
   } else if (s.words == MatmulWords::bf16) {
-    pack_rows(to, s, static_cast<const half*>(s.from), s.stride * 2, s.k);
+    pack_rows<half>(to, s, s.k);
   } else {
-    pack_rows(to, s, static_cast<const Pair*>(s.from), s.stride * 2, s.k / 2);
+    pack_rows<Pair>(to, s, s.k / 2);
     if (s.k % 2 == 0) return;
     for (int r = 0; r < s.width; ++r)
       to[s.k / 2 * s.width + r] = r < s.rows ? static_cast<const half*>(s.from)[r * s.stride + s.k - 1].bits : 0;
@@ -311,22 +314,23 @@ void few_tile(const uint32_t* a_words, const MatmulStrip& s, float* sums) {
 
 using FewTile = void (*)(const uint32_t*, const MatmulStrip&, float*);
 template <int R, int V>
-LONGHAND_INLINE FewTile few_tile_for(MatmulWords kind) {
+LONGHAND_INLINE FewTile few_tile_for(MatmulWords kind, bool interleaved) {
   if (kind == MatmulWords::fp32) return few_tile<R, V, false>;
-  if (kind == MatmulWords::bf16) return lanes_columns<R, half>;
-  if (kind == MatmulWords::fp16) return lanes_columns<R, fp16>;
+  if (kind == MatmulWords::bf16) return interleaved ? lanes_columns<R, half, true> : lanes_columns<R, half, false>;
+  if (kind == MatmulWords::fp16) return interleaved ? lanes_columns<R, fp16, true> : lanes_columns<R, fp16, false>;
   return few_tile<R, V, true>;
 }
-LONGHAND_INLINE FewTile few_tile_for(int width, int columns, MatmulWords kind) {
-  if (width == 1) return columns > lanes ? few_tile_for<1, 2>(kind) : few_tile_for<1, 1>(kind);
-  if (width == 2) return few_tile_for<2, 1>(kind);
+LONGHAND_INLINE FewTile few_tile_for(int width, const MatmulStrip& b) {
+  if (width == 1)
+    return b.rows > lanes ? few_tile_for<1, 2>(b.words, b.interleaved) : few_tile_for<1, 1>(b.words, b.interleaved);
+  if (width == 2) return few_tile_for<2, 1>(b.words, b.interleaved);
   if constexpr (tile_rows > 4) {
-    if (width == 4) return few_tile_for<4, 1>(kind);
+    if (width == 4) return few_tile_for<4, 1>(b.words, b.interleaved);
   }
   if constexpr (tile_rows > 8) {
-    if (width == 8) return few_tile_for<8, 1>(kind);
+    if (width == 8) return few_tile_for<8, 1>(b.words, b.interleaved);
   }
-  return few_tile_for<tile_rows, 1>(kind);
+  return few_tile_for<tile_rows, 1>(b.words, b.interleaved);
 }
 
 void multiply_few(const MatmulFew& few, const MatmulOutput& output) {
@@ -344,7 +348,7 @@ void multiply_few(const MatmulFew& few, const MatmulOutput& output) {
         MatmulStrip strip = few.b;
         strip.from = static_cast<const char*>(few.b.from) + (column + first) * column_bytes;
         strip.rows = columns - first < together ? columns - first : together;
-        FewTile run = few_tile_for(few.width, strip.rows, few.b.words);
+        FewTile run = few_tile_for(few.width, strip);
         run(few.a + i * few.a_stride, strip, sums + first);
       }
       finish_tile(output, sums, few.first_row + begin, rows, few.first_column + column, columns);

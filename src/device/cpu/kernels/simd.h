@@ -43,10 +43,25 @@ LONGHAND_INLINE ivec splat_int(int32_t x) { return ivec{} + x; }
 
 LONGHAND_INLINE vec load(const float* p) { return *reinterpret_cast<const vec_unaligned*>(p); }
 LONGHAND_INLINE void store(float* p, vec x) { *reinterpret_cast<vec_unaligned*>(p) = x; }
-LONGHAND_INLINE vec load(const half* p) {
-  hvec bits = *reinterpret_cast<const hvec_unaligned*>(p);
-  return (vec)(__builtin_convertvector(bits, uvec) << 16);
+// The compiler takes conversions between 16 and 32 bits apart where there is an instruction for them.
+LONGHAND_INLINE uvec widen(const hvec_unaligned* p) {
+#if defined(__AVX512F__)
+  return (uvec)_mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif defined(__AVX2__)
+  return (uvec)_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
+  return __builtin_convertvector(*p, uvec);
+#endif
 }
+LONGHAND_INLINE void narrow(hvec_unaligned* p, uvec x) {
+#if defined(__AVX512F__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)x));
+#else
+  *p = __builtin_convertvector(x, hvec);
+#endif
+}
+
+LONGHAND_INLINE vec load(const half* p) { return (vec)(widen(reinterpret_cast<const hvec_unaligned*>(p)) << 16); }
 /// Round to nearest, ties to even; a NaN stays one.
 LONGHAND_INLINE void store(half* p, vec x) {
   uvec word = (uvec)x;
@@ -54,7 +69,7 @@ LONGHAND_INLINE void store(half* p, vec x) {
   uvec nan = (word >> 16) | 0x40;
   uvec is_nan = (uvec)((word & 0x7fffffffu) > 0x7f800000u);
   uvec bits = (is_nan & nan) | (~is_nan & rounded);
-  *reinterpret_cast<hvec_unaligned*>(p) = __builtin_convertvector(bits, hvec);
+  narrow(reinterpret_cast<hvec_unaligned*>(p), bits);
 }
 
 LONGHAND_INLINE float to_float(float x) { return x; }
