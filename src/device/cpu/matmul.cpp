@@ -153,6 +153,10 @@ struct MatmulBlocks {
     return strip(product.b, product.b_k_major, product.by_lanes, product.b_words, column, columns, kernels.columns,
                  first(block), length(block));
   }
+  MatmulStrip whole_columns(int64_t column, int64_t columns) const {
+    return strip(product.b, product.b_k_major, product.by_lanes, product.b_words, column, columns, kernels.columns, 0,
+                 product.k);
+  }
 };
 
 /// Tasks are groups of columns, each over all blocks of k, so that b is read as it lies.
@@ -170,23 +174,23 @@ void CpuDevice::multiply_few(MatmulBlocks& b) {
     pack(a_panels + i * b.a_stride, b.rows(block, begin, end - begin, width));
   }
 
+  std::vector<MatmulOutput> outputs;
+  for (int64_t block = 0; block < b.count; ++block) outputs.push_back(b.output(block));
   int64_t tasks = n * product.k * product.b.width() / few_task_bytes, column_panels = ceil_div(n, kernels.columns);
-  int64_t group = ceil_div(column_panels, std::clamp<int64_t>(tasks, 1, few_tasks * threads()));
-  pool_.parallel_for(ceil_div(column_panels, group), [&](int64_t task, int) {
-    int64_t last = std::min((task + 1) * group, column_panels);
-    for (int64_t column = task * group; column < last; ++column)
-      for (int64_t block = 0; block < b.count; ++block) {
-        int64_t first = column * kernels.columns, columns = std::min<int64_t>(kernels.columns, n - first);
-        kernels.multiply_few({.a = a_panels + block * panels * b.a_stride,
-                              .a_stride = b.a_stride,
-                              .rows = m,
-                              .panels = panels,
-                              .first_column = first,
-                              .columns = columns,
-                              .width = width,
-                              .b = b.columns(block, first, columns)},
-                             b.output(block));
-      }
+  int64_t group = ceil_div(column_panels, std::clamp<int64_t>(tasks, 1, few_tasks * threads())) * kernels.columns;
+  pool_.parallel_for(ceil_div(n, group), [&](int64_t task, int thread) {
+    int64_t first = task * group, columns = std::min(group, n - first);
+    kernels.multiply_few({.a = a_panels,
+                          .a_stride = b.a_stride,
+                          .rows = m,
+                          .panels = panels,
+                          .first_column = first,
+                          .columns = columns,
+                          .blocks = b.count,
+                          .block_width = b.width,
+                          .width = width,
+                          .b = b.whole_columns(first, columns)},
+                         outputs.data(), scratch(thread, kernels.few_scratch_bytes(b.count)));
   });
 }
 

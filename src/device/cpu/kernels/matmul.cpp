@@ -95,7 +95,8 @@ void pack_rows(uint32_t* to, const MatmulStrip& s, int64_t steps) {
 }
 
 LONGHAND_INLINE uvec two_rows(const half* low, const half* high) {
-  return widen(reinterpret_cast<const hvec_unaligned*>(low)) | widen(reinterpret_cast<const hvec_unaligned*>(high)) << 16;
+  return widen(reinterpret_cast<const hvec_unaligned*>(low)) | widen(reinterpret_cast<const hvec_unaligned*>(high))
+                                                                   << 16;
 }
 
 void pack_columns(uint32_t* to, const MatmulStrip& s, int64_t first, const half* from, bool pairs) {
@@ -312,46 +313,58 @@ void few_tile(const uint32_t* a_words, const MatmulStrip& s, float* sums) {
     for (int v = 0; v < V; ++v) store(sums + r * tile_columns + v * lanes, c[r][v]);
 }
 
-using FewTile = void (*)(const uint32_t*, const MatmulStrip&, float*);
-template <int R, int V>
-LONGHAND_INLINE FewTile few_tile_for(MatmulWords kind, bool interleaved) {
-  if (kind == MatmulWords::fp32) return few_tile<R, V, false>;
-  if (kind == MatmulWords::bf16) return interleaved ? lanes_columns<R, half, true> : lanes_columns<R, half, false>;
-  if (kind == MatmulWords::fp16) return interleaved ? lanes_columns<R, fp16, true> : lanes_columns<R, fp16, false>;
-  return few_tile<R, V, true>;
-}
-LONGHAND_INLINE FewTile few_tile_for(int width, const MatmulStrip& b) {
-  if (width == 1)
-    return b.rows > lanes ? few_tile_for<1, 2>(b.words, b.interleaved) : few_tile_for<1, 1>(b.words, b.interleaved);
-  if (width == 2) return few_tile_for<2, 1>(b.words, b.interleaved);
-  if constexpr (tile_rows > 4) {
-    if (width == 4) return few_tile_for<4, 1>(b.words, b.interleaved);
-  }
-  if constexpr (tile_rows > 8) {
-    if (width == 8) return few_tile_for<8, 1>(b.words, b.interleaved);
-  }
-  return few_tile_for<tile_rows, 1>(b.words, b.interleaved);
+constexpr int64_t block_sums = tile_rows * tile_columns;
+
+/// A panel of R rows by V vectors of columns, block after block.
+template <int R, int V, bool pairs>
+void few_columns(const MatmulFew& few, int64_t panel, int64_t column, int columns, vec*, float* sums, int64_t) {
+  for (int64_t block = 0; block < few.blocks; ++block)
+    few_tile<R, V, pairs>(few.panel(block, panel), few.strip(column, columns, block), sums + block * block_sums);
 }
 
-void multiply_few(const MatmulFew& few, const MatmulOutput& output) {
-  alignas(64) float sums[tile_rows * tile_columns];
+using FewColumns = void (*)(const MatmulFew&, int64_t, int64_t, int, vec*, float*, int64_t);
+template <int R, int V>
+LONGHAND_INLINE FewColumns few_columns_for(const MatmulStrip& b) {
+  if (b.words == MatmulWords::fp32) return few_columns<R, V, false>;
+  if (b.words == MatmulWords::bf16) return b.interleaved ? lanes_columns<R, half, true> : lanes_columns<R, half, false>;
+  if (b.words == MatmulWords::fp16) return b.interleaved ? lanes_columns<R, fp16, true> : lanes_columns<R, fp16, false>;
+  return few_columns<R, V, true>;
+}
+LONGHAND_INLINE FewColumns few_columns_for(int width, int columns, const MatmulStrip& b) {
+  if (width == 1) return columns > lanes ? few_columns_for<1, 2>(b) : few_columns_for<1, 1>(b);
+  if (width == 2) return few_columns_for<2, 1>(b);
+  if constexpr (tile_rows > 4) {
+    if (width == 4) return few_columns_for<4, 1>(b);
+  }
+  if constexpr (tile_rows > 8) {
+    if (width == 8) return few_columns_for<8, 1>(b);
+  }
+  return few_columns_for<tile_rows, 1>(b);
+}
+
+int64_t few_scratch_bytes(int64_t blocks) {
+  return blocks * tile_rows * (lanes * static_cast<int64_t>(sizeof(vec)) + tile_columns * 4);
+}
+
+void multiply_few(const MatmulFew& few, const MatmulOutput* outputs, void* scratch) {
+  vec* sums_of_lanes = static_cast<vec*>(scratch);
+  float* sums = reinterpret_cast<float*>(sums_of_lanes + few.blocks * tile_rows * lanes);
   int together = few.width == 1 && !few.b.by_lanes ? tile_columns : lanes;
-  int64_t column_bytes = few.b.stride * (few.b.words == MatmulWords::fp32 ? 4 : 2);
   for (int64_t column = 0; column < few.columns; column += tile_columns) {
     int64_t rest = few.columns - column;
     int columns = static_cast<int>(rest < tile_columns ? rest : tile_columns);
     for (int64_t i = 0; i < few.panels; ++i) {
       int64_t begin = i * few.rows / few.panels, end = (i + 1) * few.rows / few.panels;
       int rows = static_cast<int>(end - begin);
-      expect_tile(output, few.first_row + begin, rows, few.first_column + column, columns);
+      expect_tile(outputs[0], few.first_row + begin, rows, few.first_column + column, columns);
       for (int first = 0; first < columns; first += together) {
-        MatmulStrip strip = few.b;
-        strip.from = static_cast<const char*>(few.b.from) + (column + first) * column_bytes;
-        strip.rows = columns - first < together ? columns - first : together;
-        FewTile run = few_tile_for(few.width, strip);
-        run(few.a + i * few.a_stride, strip, sums + first);
+        int here = columns - first < together ? columns - first : together;
+        FewColumns run = few_columns_for(few.width, here, few.b);
+        run(few, i, column + first, here, sums_of_lanes, sums + first, block_sums);
       }
-      finish_tile(output, sums, few.first_row + begin, rows, few.first_column + column, columns);
+      for (int64_t block = 0; block < few.blocks; ++block)
+        finish_tile(outputs[block], sums + block * block_sums, few.first_row + begin, rows, few.first_column + column,
+                    columns);
     }
   }
 }
@@ -369,6 +382,7 @@ LONGHAND_DEFINE_KERNELS(MatmulKernels, matmul_kernels) = {
     {1, 2, tile_rows > 4 ? 4 : tile_rows, tile_rows > 8 ? 8 : tile_rows, tile_rows},
     pack_few,
     multiply_few,
+    few_scratch_bytes,
 };
 
 }  // namespace longhand::cpu

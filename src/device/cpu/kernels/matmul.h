@@ -63,13 +63,26 @@ struct MatmulBlock {
   bool pairs;
 };
 
-/// Few rows times columns of b that are read where they stand (not k_major): `b` has the columns from first_column on.
-/// Panels of a are `width` words wide, one of few_widths; with b.by_lanes they come from pack_few.
+/// Few rows times columns of b that are read where they stand (not k_major): `b` has the columns from first_column on
+/// and the whole of k, in blocks of `block_width` elements. Panel i of block j begins at a + (j * panels + i) *
+/// a_stride; panels are `width` words wide, one of few_widths; with b.by_lanes they come from pack_few.
 struct MatmulFew {
   const uint32_t* a;
-  int64_t a_stride, first_row, rows, panels, first_column, columns;
+  int64_t a_stride, first_row, rows, panels, first_column, columns, blocks, block_width;
   int width;
   MatmulStrip b;
+
+  [[gnu::always_inline]] const uint32_t* panel(int64_t block, int64_t i) const {
+    return a + (block * panels + i) * a_stride;
+  }
+  /// `rows` columns from `column` on, over a block of k.
+  [[gnu::always_inline]] MatmulStrip strip(int64_t column, int rows, int64_t block) const {
+    MatmulStrip part = b;
+    int64_t first = block * block_width, rest = b.k - first, bytes = b.words == MatmulWords::fp32 ? 4 : 2;
+    part.from = static_cast<const char*>(b.from) + (b.at(column, 0) + b.at(0, first)) * bytes;
+    part.rows = rows, part.k = rest < block_width ? rest : block_width;
+    return part;
+  }
 };
 
 struct MatmulKernels {
@@ -80,7 +93,9 @@ struct MatmulKernels {
   void (*multiply)(const MatmulBlock&, const MatmulOutput&);
   int few_widths[5];                                   // of panels, rising, the last repeated
   void (*pack_few)(uint32_t* to, const MatmulStrip&);  // by lanes: k, rounded up to lanes, times width words
-  void (*multiply_few)(const MatmulFew&, const MatmulOutput&);
+  /// One output a block. scratch: bytes, see few_scratch_bytes.
+  void (*multiply_few)(const MatmulFew&, const MatmulOutput*, void* scratch);
+  int64_t (*few_scratch_bytes)(int64_t blocks);
 };
 LONGHAND_DECLARE_KERNELS(MatmulKernels, matmul_kernels);
 

@@ -33,7 +33,13 @@ void pack_lanes(float* to, const MatmulStrip& s, const T* from) {
     }
 }
 
-constexpr int64_t elements_ahead = 2048;  // of interleaved columns
+constexpr int64_t elements_ahead = 4096;  // of interleaved columns
+
+/// Whether columns are read through all of k, block after block, before the next ones. With one or two rows, which take
+/// as long as memory, they are: from front to back where they lie interleaved. With more a block of a stays in the
+/// cache meanwhile.
+template <int R>
+constexpr bool through_k = R <= 2;
 
 /// R rows by the C columns of `b` from `first` on; lanes' sums of column j at [row][first + j]. What comes next is
 /// called into the cache: the next columns, or what follows of interleaved ones, behind whose block the next columns'
@@ -57,7 +63,7 @@ LONGHAND_INLINE void lanes_tile(const float* a, const MatmulStrip& b, int first,
   int64_t p = 0;
   for (; p + interleaved_run <= k; p += interleaved_run) {
     int64_t at = p * apart, ahead = interleaved ? at + elements_ahead : p + C * b.stride;
-    if (interleaved && ahead >= k * apart) ahead += (b.stride - k) * apart;
+    if (interleaved && !through_k<R> && ahead >= k * apart) ahead += (b.stride - k) * apart;
 #pragma GCC unroll 4
     for (int j = 0; j < C; ++j) __builtin_prefetch(column[j] + ahead);
 #pragma GCC unroll 8
@@ -79,28 +85,32 @@ LONGHAND_INLINE void lanes_tile(const float* a, const MatmulStrip& b, int first,
     for (int j = 0; j < C; ++j) sums[r][first + j] = c[r][j];
 }
 
-/// R rows by one vector of columns: sums[r * tile_columns + column].
+/// A panel of R rows by one vector of columns: sums of block j at [j][r][column], blocks `block_sums` apart.
+/// sums_of_lanes: [blocks][R][lanes].
 template <int R, class T, bool interleaved>
-void lanes_columns(const uint32_t* a_words, const MatmulStrip& b, float* sums) {
-  const float* a = reinterpret_cast<const float*>(a_words);
+void lanes_columns(const MatmulFew& few, int64_t panel, int64_t column, int columns, vec* sums_of_lanes, float* sums,
+                   int64_t block_sums) {
   constexpr int together = R * 4 <= 16 ? 4 : 2;
-  vec c[R][lanes];
-  for (int first = 0; first < lanes; first += together) {
-    if (first < b.rows) {
-      lanes_tile<R, together, T, interleaved>(a, b, first, c);
-    } else {
-      for (int r = 0; r < R; ++r)
-        for (int j = 0; j < together; ++j) c[r][first + j] = splat(0);
+  vec(*c)[R][lanes] = reinterpret_cast<vec(*)[R][lanes]>(sums_of_lanes);
+  auto multiply = [&](int first, int64_t block) __attribute__((always_inline)) {
+    lanes_tile<R, together, T, interleaved>(reinterpret_cast<const float*>(few.panel(block, panel)),
+                                            few.strip(column, columns, block), first, c[block]);
+  };
+  if (through_k<R>)
+    for (int first = 0; first < columns; first += together)
+      for (int64_t block = 0; block < few.blocks; ++block) multiply(first, block);
+  else
+    for (int64_t block = 0; block < few.blocks; ++block)
+      for (int first = 0; first < columns; first += together) multiply(first, block);
+  for (int64_t block = 0; block < few.blocks; ++block)
+    for (int r = 0; r < R; ++r) {
+      uvec x[lanes];
+      for (int i = 0; i < lanes; ++i) x[i] = i < columns ? (uvec)c[block][r][i] : uvec{};
+      transpose(x);
+      vec sum = (vec)x[0];
+      for (int i = 1; i < lanes; ++i) sum = sum + (vec)x[i];
+      store(sums + block * block_sums + r * tile_columns, sum);
     }
-  }
-  for (int r = 0; r < R; ++r) {
-    uvec x[lanes];
-    for (int i = 0; i < lanes; ++i) x[i] = (uvec)c[r][i];
-    transpose(x);
-    vec sum = (vec)x[0];
-    for (int i = 1; i < lanes; ++i) sum = sum + (vec)x[i];
-    store(sums + r * tile_columns, sum);
-  }
 }
 
 }  // namespace LONGHAND_ISA
