@@ -47,8 +47,9 @@ struct Matmul {
 /// scales fp32 | fp16: [rows], or [rows, k / 64] (k a multiple of 64).
 ///
 /// Weights of products and embeddings may also lie interleaved, L rows side by side by runs of some bytes, as
-/// Device::interleaving() says: [rows / L, runs, L, elements of a run] (u8: bytes), scales of groups [rows / L, k / 64,
-/// L], scales of rows as before. Rows then are a multiple of L and of 64 bytes each. Weights of fp16 and bf16 too.
+/// Device::interleaving() says: [rows / L, runs, L, elements of a run] (u8: bytes), scales of groups fp16 [rows / L,
+/// k / 64, L], scales of rows as before. Rows then are a multiple of L and of 64 bytes each. Weights of fp16 and bf16
+/// too.
 struct Quantize {
   Tensor out, scales;
   ConstTensor x;
@@ -61,13 +62,12 @@ struct Dequantize {
   ConstTensor integers, scales;
 };
 
-/// out [m, n] = activation(a w'^T + bias), w'[j, p] = scale * integer as Quantize leaves them in `weight` and `scales`,
-/// or interleaved;
-/// or, without scales, w' = weight [n, k] of fp32, bf16 or (finite) fp16, the latter two as rows or interleaved. a [m,
-/// k], bias [n], out: fp32 | bf16 each; leading axes join. Of a at least 15 bits below the largest of 256 neighbours
-/// count (bf16: all, where they lie within these). Sums accumulate in integers and fp32; a row's bits do not depend on
-/// the number of rows. With `quantize_activations` rows of a are first rounded to integers of 8 bits with one scale a
-/// row, which is coarser and faster for many rows; weight is then i8 with one scale a row.
+/// out [m, n] = activation(a w'^T + bias), w'[j, p] = scale * integer as Quantize leaves them in `weight` and `scales`;
+/// or, without scales, w' = weight [n, k] of fp32, bf16 or (finite) fp16. The weights may lie interleaved. a [m, k],
+/// bias [n], out: fp32 | bf16 each; leading axes join. Of a at least 15 bits below the largest of 256 neighbours count
+/// (bf16: all, where they lie within these). Sums accumulate in integers and fp32; a row's bits depend neither on the
+/// number of rows nor on how weights lie. With `quantize_activations` rows of a are first rounded to integers of 8 bits
+/// with one scale a row, which is coarser and faster for many rows; weight is then i8 with one scale a row.
 struct QuantizedMatmul {
   Tensor out;
   ConstTensor a, weight, scales, bias;

@@ -45,8 +45,8 @@ struct QuantizedLayout {
     half_scales = scales.type() == Dtype::fp16;
     Shape expected{rows};
     if (grouped) expected = interleaved ? Shape{integers.size(0), k / 64, integers.size(2)} : Shape{rows, k / 64};
-    if ((scales.type() != Dtype::fp32 && !half_scales) || scales.shape() != expected || !scales.contiguous() ||
-        (grouped && k % 64 != 0))
+    bool type_fits = half_scales || (scales.type() == Dtype::fp32 && !(grouped && interleaved));
+    if (!type_fits || scales.shape() != expected || !scales.contiguous() || (grouped && k % 64 != 0))
       fail(
           "{}: scales {} of {} for {}integers [{}, {}]: fp32 or fp16 [rows], or [rows, k / 64] with k a multiple of 64",
           operation, scales.shape().text(), dtype_name(scales.type()), interleaved ? "interleaved " : "", rows, k);

@@ -177,7 +177,7 @@ struct QuantizedMatmulRow : Operation {
                           {"k", m % 2 ? 640 : 4224},
                           {"bits", bits},
                           {"grouped", grouped},
-                          {"half", m % 2},
+                          {"half", grouped || m % 2},
                           {"interleaved", 1}});
     list.push_back({{"m", 20}, {"n", 32}, {"k", 192}, {"bits", 8}, {"w8a8", 1}, {"interleaved", 1}});
     for (int64_t bits : {0, 16})

@@ -79,8 +79,7 @@ LONGHAND_INLINE void scales_of(const QuantizedShape& s, const T* from, int64_t s
     }
 }
 /// Of interleaved weights.
-template <class T>
-LONGHAND_INLINE void scales_side_by_side(const QuantizedShape& s, const T* from, int count, float* to) {
+LONGHAND_INLINE void scales_side_by_side(const QuantizedShape& s, const fp16* from, int count, float* to) {
   int64_t blocks = s.k / 64;
   for (int first = 0; first < count; first += lanes, from += blocks * lanes)
     for (int64_t b = 0; b < blocks; ++b) store(to + b * tile_columns + first, load(from + b * lanes));
@@ -98,24 +97,33 @@ template <class T>
 LONGHAND_INLINE void find_scales(const QuantizedShape& s, const QuantizedColumns& c, int64_t column, int count,
                                  float* to) {
   const T* from = static_cast<const T*>(c.scales) + (c.first + column) * c.scale_stride;
-  if (s.grouped && s.interleaved)
-    scales_side_by_side(s, from, count, to);
-  else if (s.grouped)
+  if (s.grouped)
     scales_of(s, from, c.scale_stride, count, to);
   else
     scales_of(from, count, to);
 }
 void find_scales(const QuantizedShape& s, const QuantizedColumns& c, int64_t column, int count, float* to) {
-  if (c.half_scales)
+  if (s.grouped && s.interleaved)
+    scales_side_by_side(s, static_cast<const fp16*>(c.scales) + (c.first + column) * c.scale_stride, count, to);
+  else if (c.half_scales)
     find_scales<fp16>(s, c, column, count, to);
   else
     find_scales<float>(s, c, column, count, to);
 }
 
+/// Scales of weights in groups, a vector of columns: floats as find_scales leaves them, or, interleaved, as they lie.
+template <bool interleaved>
+LONGHAND_INLINE vec scales_at(const void* scales, int64_t block) {
+  if (!interleaved) return load(static_cast<const float*>(scales) + block * tile_columns);
+  const fp16* at = static_cast<const fp16*>(scales) + block * lanes;
+  __builtin_prefetch(at + scales_ahead);
+  return load(at);
+}
+
 /// One vector of columns with R rows, sums [R][tile_columns]. With one or two rows several chains of sums hide the
 /// instruction's latency.
 template <int R, bool four, bool grouped, bool interleaved>
-void few_tile(const QuantizedShape& s, const QuantizedRows& rows, const uint8_t* from, int columns, const float* scales,
+void few_tile(const QuantizedShape& s, const QuantizedRows& rows, const uint8_t* from, int columns, const void* scales,
               float* sums) {
   constexpr int steps = four ? 4 : 2, block_words = (grouped ? 64 : 256) / (2 * steps);
   constexpr int chains = R == 1 ? 4 : R == 2 ? 2 : 1;
@@ -132,13 +140,14 @@ void few_tile(const QuantizedShape& s, const QuantizedRows& rows, const uint8_t*
     }
   };
   auto flush = [&]() __attribute__((always_inline)) {
+    vec of_weights = grouped ? scales_at<interleaved>(scales, block) : vec{};
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       ivec all = c[0][r];
 #pragma GCC unroll 4
       for (int chain = 1; chain < chains; ++chain) all += c[chain][r];
       float* sum = sums + r * tile_columns;
-      store(sum, block_sum<R, grouped>(rows, block, r, all, load(sum), scales));
+      store(sum, block_sum<R, grouped>(rows, block, r, all, load(sum), of_weights));
     }
     ++block;
     begin();
@@ -164,7 +173,7 @@ void few_tile(const QuantizedShape& s, const QuantizedRows& rows, const uint8_t*
   if (vectors * lanes % block_words != 0) flush();
 }
 
-using FewTile = void (*)(const QuantizedShape&, const QuantizedRows&, const uint8_t*, int, const float*, float*);
+using FewTile = void (*)(const QuantizedShape&, const QuantizedRows&, const uint8_t*, int, const void*, float*);
 template <int R, bool four, bool grouped>
 LONGHAND_INLINE FewTile few_tile_for(const QuantizedShape& s) {
   return s.interleaved ? few_tile<R, four, grouped, true> : few_tile<R, four, grouped, false>;
@@ -204,13 +213,17 @@ void multiply_few(const QuantizedShape& s, const QuantizedRows* panel, int64_t p
   for (int64_t column = 0; column < c.count; column += tile_columns) {
     int64_t rest = c.count - column;
     int columns = static_cast<int>(rest < tile_columns ? rest : tile_columns);
-    find_scales(s, c, column, columns, scales);
+    bool as_they_lie = s.grouped && s.interleaved;
+    const fp16* lying = static_cast<const fp16*>(c.scales) + (c.first + column) * c.scale_stride;
+    if (!as_they_lie) find_scales(s, c, column, columns, scales);
     for (int64_t i = 0; i < panels; ++i) {
       int64_t begin = i * rows / panels, end = (i + 1) * rows / panels;
       FewTile run = few_tile_for(s, panel[i].width);
-      for (int first = 0; first < columns; first += lanes)
+      for (int first = 0; first < columns; first += lanes) {
+        const void* part = as_they_lie ? static_cast<const void*>(lying + first * c.scale_stride) : scales + first;
         run(s, panel[i], c.weights + (c.first + column + first) * s.row_bytes(),
-            columns - first < lanes ? columns - first : lanes, scales + first, sums + first);
+            columns - first < lanes ? columns - first : lanes, part, sums + first);
+      }
       finish(s, output, sums, scales, begin, static_cast<int>(end - begin), c.first + column, columns);
     }
   }
@@ -262,11 +275,14 @@ void tile(const QuantizedRows& rows, const uint32_t* words, int64_t first, int64
         c[r][0] = dot(c[r][0], left, x), c[r][1] = dot(c[r][1], right, x);
       }
     }
+    vec of_weights[2] = {};
+    if (grouped)
+      for (int v = 0; v < 2; ++v) of_weights[v] = load(scales + block * tile_columns + v * lanes);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
       for (int v = 0; v < 2; ++v) {
         float* sum = sums + r * tile_columns + v * lanes;
-        store(sum, block_sum<R, grouped>(rows, block, r, c[r][v], load(sum), scales + v * lanes));
+        store(sum, block_sum<R, grouped>(rows, block, r, c[r][v], load(sum), of_weights[v]));
       }
   }
 }

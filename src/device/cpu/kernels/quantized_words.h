@@ -17,6 +17,7 @@ constexpr int tile_rows = 6;
 #else
 constexpr int tile_rows = 4;
 #endif
+constexpr int64_t scales_ahead = 512;
 constexpr int64_t row_bytes_ahead = 512, bytes_ahead = 8192;  // of what is read: of a row, of interleaved rows
 constexpr int64_t chunk_k = 2048;  // of a packed panel of weights: it stays in the second-level cache
 
@@ -42,10 +43,9 @@ LONGHAND_INLINE uvec pair_of(uvec word, int t) {
 
 /// A block ends: its integer sums join the others.
 template <int R, bool grouped>
-LONGHAND_INLINE vec block_sum(const QuantizedRows& rows, int64_t block, int r, ivec sum, vec before,
-                              const float* scales) {
+LONGHAND_INLINE vec block_sum(const QuantizedRows& rows, int64_t block, int r, ivec sum, vec before, vec of_weights) {
   vec scale = splat(rows.scales[block * R + r]);
-  if constexpr (grouped) scale = load(scales + block * tile_columns) * scale;
+  if constexpr (grouped) scale = of_weights * scale;
   return before + __builtin_convertvector(sum, vec) * scale;
 }
 
