@@ -44,6 +44,7 @@ void* CpuDevice::scratch(int thread, int64_t bytes) {
     memory = std::aligned_alloc(4096, rounded);
     if (!memory) fail("the cpu device could not get {} bytes of scratch", rounded);
     have = rounded;
+    std::memset(memory, 0xff, rounded);  // NaN: what is read before it is written shows
   }
   return memory;
 }

@@ -80,9 +80,10 @@ LONGHAND_INLINE void scales_of(const QuantizedShape& s, const T* from, int64_t s
 }
 /// Of interleaved weights.
 LONGHAND_INLINE void scales_side_by_side(const QuantizedShape& s, const fp16* from, int count, float* to) {
-  int64_t blocks = s.k / 64;
-  for (int first = 0; first < count; first += lanes, from += blocks * lanes)
-    for (int64_t b = 0; b < blocks; ++b) store(to + b * tile_columns + first, load(from + b * lanes));
+  int64_t groups = s.k / 64;
+  for (int first = 0; first < count; first += lanes, from += groups * lanes)
+    for (int64_t b = 0; b < s.blocks(); ++b)
+      store(to + b * tile_columns + first, b < groups ? load(from + b * lanes) : splat(0));
 }
 template <class T>
 LONGHAND_INLINE void scales_of(const T* from, int count, float* to) {
