@@ -58,14 +58,14 @@ def theirs(options, folder, task, file):
 
 
 def table(task, results, peers):
-    limit, unit = ("read", "read bandwidth") if task == "decode" else ("fma", "fp32 peak")
+    unit = "read bandwidth" if task == "decode" else "fp32 peak"
     lines = [f"| weights | tokens/s | of the {unit} | weights, GB | " + " | ".join(f"{p} | GB" for p in peers) +
              " | times the better |", "|---|---|---|---|" + "---|---|" * len(peers) + "---|"]
     for weights, result in results.items():
         best = max(result["longhand"], key=lambda r: r["tokens_per_s"])
-        rate = best["bytes_per_s"] if task == "decode" else best["operations_per_s"]
-        ceiling = max(r[f"{limit}_ceiling"] for r in result["longhand"])
-        row = [weights, f"{best['tokens_per_s']:.1f}", f"{100 * rate / ceiling:.0f}%", f"{best['weight_bytes'] / 1e9:.2f}"]
+        rate = best["operations_per_s"]
+        share = best["read_share"] if task == "decode" else rate / max(r["fma_ceiling"] for r in result["longhand"])
+        row = [weights, f"{best['tokens_per_s']:.1f}", f"{100 * share:.0f}%", f"{best['weight_bytes'] / 1e9:.2f}"]
         peer_best = 0
         for peer in peers:
             speed = max(r["tokens_per_s"] for r in result[peer])

@@ -22,6 +22,9 @@ struct Speed {
   double operations = 0;      // of its products with weights, two a multiply-add
   int64_t weight_bytes = 0;   // in memory
   int64_t decoder_bytes = 0;  // rings, tables, activations
+  // Decoding: bytes a second that the device read between the calls, and the median call's share of what it read right
+  // before and after.
+  double read_rate = 0, read_share = 0;
 };
 
 /// As many texts as `shape` says side by side, a token of each a call, `tokens` calls after `warm_up` ones.

@@ -388,6 +388,9 @@ class Device {
   /// What this device can do at most, measured (on the cpu once a machine, see ceilings.h).
   virtual Ceilings ceilings() = 0;
 
+  /// Bytes a second that it reads from its memory at this moment, where that changes (see ReadProbe).
+  virtual double read_rate() { return ceilings().read_bytes; }
+
   /// Runs `work`, a stretch of operations: the same ones, of the same shapes, whenever `key` is the same, and with the
   /// same values in their arguments whenever `arguments` is too. A device may record the stretch and replay it as a
   /// whole; `work` is then called for a new value of `arguments` alone, and may be called twice. Transfers to and from

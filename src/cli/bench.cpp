@@ -49,9 +49,14 @@ std::vector<QuantizeOptions> types_of(const BenchFlags& flags, const std::string
 std::string gigabytes(int64_t bytes) { return fmt::format("{:.2f}", static_cast<double>(bytes) / 1e9); }
 
 Json json_of(const Speed& speed) {
-  return {{"tokens_per_s", speed.tokens_per_s},         {"bytes_read", speed.bytes},
-          {"bytes_per_s", speed.bytes / speed.seconds}, {"operations_per_s", speed.operations / speed.seconds},
-          {"weight_bytes", speed.weight_bytes},         {"decoder_bytes", speed.decoder_bytes}};
+  return {{"tokens_per_s", speed.tokens_per_s},
+          {"bytes_read", speed.bytes},
+          {"bytes_per_s", speed.bytes / speed.seconds},
+          {"operations_per_s", speed.operations / speed.seconds},
+          {"weight_bytes", speed.weight_bytes},
+          {"decoder_bytes", speed.decoder_bytes},
+          {"read_rate", speed.read_rate},
+          {"read_share", speed.read_share}};
 }
 
 void print_machine(const Ceilings& limit) {
@@ -65,7 +70,7 @@ void run_speed(const BenchFlags& flags, const Common& common, const char* what, 
   Dtype type = parse_dtype(flags.dtype);
   ModelConfig config = config_of(flags.preset);
   auto device = common.make();
-  Ceilings limit = measure_ceilings(device->threads());
+  Ceilings limit = device->name() == "cpu" ? measure_ceilings(device->threads()) : device->ceilings();
   if (!common.json) {
     print_machine(limit);
     fmt::print(
@@ -77,6 +82,7 @@ void run_speed(const BenchFlags& flags, const Common& common, const char* what, 
     ParameterSet weights = random_weights(*device, config, quantized_formats(config, options, type), common.seed);
     Speed s = measure(*device, config, weights);
     double read = s.bytes / s.seconds, operations = s.operations / s.seconds;
+    double share = s.read_share > 0 ? s.read_share : read / limit.read_bytes;
     if (common.json) {
       Json line = {{"task", flags.task},
                    {"preset", flags.preset},
@@ -88,7 +94,7 @@ void run_speed(const BenchFlags& flags, const Common& common, const char* what, 
     } else {
       fmt::print("| {}{} | {:.1f} | {:.3f} | {:.1f} | {:.1f}% | {:.1f} | {:.1f}% | {} | {} |\n",
                  weight_type_name(options.type), options.grouped ? ", groups of 64" : "", s.tokens_per_s, s.bytes / 1e9,
-                 read / 1e9, 100 * read / limit.read_bytes, operations / 1e9, 100 * operations / limit.fma_fp32,
+                 read / 1e9, 100 * share, operations / 1e9, 100 * operations / limit.fma_fp32,
                  gigabytes(s.weight_bytes), gigabytes(s.decoder_bytes));
     }
     std::fflush(stdout);

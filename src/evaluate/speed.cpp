@@ -21,18 +21,29 @@ void fill_uniform(std::vector<float>& values, float limit, const RandomStream& s
   });
 }
 
-template <class Call>
-double median_seconds(Device& device, int64_t calls, const Call& call) {
-  std::vector<double> seconds;
+double median(std::vector<double> values) {
+  auto middle = values.begin() + static_cast<int64_t>(values.size()) / 2;
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+/// The median of `calls` calls after some to warm up; after(seconds) follows each, from the last of these on.
+template <class Call, class After>
+double median_seconds(Device& device, int64_t calls, const Call& call, const After& after) {
+  std::vector<double> all;
   for (int64_t i = 0; i < warm_up + calls; ++i) {
     auto start = std::chrono::steady_clock::now();
     call(i);
     device.synchronize();
-    if (i >= warm_up)
-      seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (i >= warm_up) all.push_back(seconds);
+    if (i + 1 >= warm_up) after(seconds);
   }
-  std::nth_element(seconds.begin(), seconds.begin() + calls / 2, seconds.end());
-  return seconds[calls / 2];
+  return median(std::move(all));
+}
+template <class Call>
+double median_seconds(Device& device, int64_t calls, const Call& call) {
+  return median_seconds(device, calls, call, [](double) {});
 }
 
 /// What every call reads of the weights: neither W_r, whose products with the distances stand in a table, nor of an
@@ -84,18 +95,26 @@ Speed measure_decode(Device& device, const ModelConfig& config, const ParameterS
   Decoder decoder(device, config, weights, shape);
   std::vector<int32_t> text = some_tokens(sequences * (warm_up + tokens), config.vocab_size);
   Speed speed;
-  speed.seconds = median_seconds(device, tokens, [&](int64_t i) {
-    std::vector<Decoder::Input> inputs;
-    for (int64_t s = 0; s < sequences; ++s)
-      inputs.push_back({static_cast<int32_t>(s), std::span(text).subspan(i * sequences + s, 1)});
-    decoder.forward(inputs);
-  });
+  std::vector<double> rates, slowness;  // seconds a call, times the bytes that were read in a second beside it
+  speed.seconds = median_seconds(
+      device, tokens,
+      [&](int64_t i) {
+        std::vector<Decoder::Input> inputs;
+        for (int64_t s = 0; s < sequences; ++s)
+          inputs.push_back({static_cast<int32_t>(s), std::span(text).subspan(i * sequences + s, 1)});
+        decoder.forward(inputs);
+      },
+      [&](double seconds) {
+        rates.push_back(device.read_rate());
+        if (rates.size() > 1) slowness.push_back(seconds * (rates.back() + rates[rates.size() - 2]) / 2);
+      });
   count_weights(weights, sequences, speed);
   int64_t keys = std::min(decoder.window(), warm_up + tokens / 2);
   KeyChoice choice = shape.choice.value_or(KeyChoice{config.topk, config.topk_mode});
   speed.bytes += attention_bytes(config, keys, sequences, decoder.ring(), choice);
   speed.tokens_per_s = static_cast<double>(sequences) / speed.seconds;
   speed.decoder_bytes = bytes_of(config, shape, weights.type());
+  speed.read_rate = median(rates), speed.read_share = speed.bytes / median(slowness);
   return speed;
 }
 

@@ -127,6 +127,7 @@ class CountingDevice final : public Device {
     return device_->interleaving(weights, activations);
   }
   Ceilings ceilings() override { return device_->ceilings(); }
+  double read_rate() override { return device_->read_rate(); }
 
 #define LONGHAND_COUNT(method, Arguments)    \
   void method(const Arguments& a) override { \

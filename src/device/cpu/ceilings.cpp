@@ -4,8 +4,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <array>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
@@ -68,23 +68,6 @@ double rate(ThreadPool& pool, double seconds, double amount, const std::function
   return std::accumulate(rates.begin(), rates.end(), 0.0);
 }
 
-/// Bytes that all threads together read in a second from one memory: `amount` a thread and pass, about `seconds` long in all.
-/// They share what they measure, so a pass is timed as a whole; three passes in four are slower than the one that counts,
-/// since other programs can only take bandwidth away.
-double read_rate(ThreadPool& pool, double seconds, double amount, const std::function<float(int64_t)>& read) {
-  using clock = std::chrono::steady_clock;
-  std::vector<float> kept(pool.size());
-  std::vector<double> rates;
-  for (auto begin = clock::now(); rates.size() < 8 || clock::now() - begin < std::chrono::duration<double>(seconds);) {
-    auto start = clock::now();
-    pool.parallel_for(pool.size(), [&](int64_t i, int) { kept[i] += read(i); }, false);
-    rates.push_back(amount * pool.size() / std::chrono::duration<double>(clock::now() - start).count());
-  }
-  auto upper = rates.begin() + static_cast<int64_t>(rates.size()) * 3 / 4;
-  std::nth_element(rates.begin(), upper, rates.end());
-  return *upper;
-}
-
 std::filesystem::path cache_file() {
   const char* base = std::getenv("XDG_CACHE_HOME");
   const char* home = std::getenv("HOME");
@@ -124,6 +107,54 @@ void write_cache(const std::filesystem::path& file, const Cache& all) {
 
 }  // namespace
 
+struct ReadProbe::State {
+  // Far more than the last-level cache, and in large pages, as weights lie (CpuDevice::allocate).
+  static constexpr int64_t page = 2 << 20, all = 512 << 20;
+  const cpu::CeilingKernels& kernels = cpu::ceiling_kernels();
+  ThreadPool pool;
+  int64_t part;  // a thread's
+  std::unique_ptr<char, decltype(&std::free)> memory{nullptr, &std::free};
+  std::vector<float> kept;
+
+  explicit State(int threads)
+      : pool(threads), part((all + pool.size() * page - 1) / (pool.size() * page) * page), kept(pool.size()) {
+    int64_t bytes = part * pool.size();
+    memory.reset(static_cast<char*>(std::aligned_alloc(page, bytes)));
+    if (!memory) fail("the read bandwidth could not be measured: {} bytes of memory are missing", bytes);
+    madvise(memory.get(), bytes, MADV_HUGEPAGE);
+    pool.parallel_for(
+        pool.size(), [&](int64_t i, int) { std::memset(memory.get() + i * part, 1, part); }, false);
+  }
+};
+
+ReadProbe::ReadProbe(int threads) : state_(std::make_unique<State>(threads)) {}
+ReadProbe::~ReadProbe() = default;
+
+double ReadProbe::pass() {
+  State& s = *state_;
+  auto start = std::chrono::steady_clock::now();
+  s.pool.parallel_for(
+      s.pool.size(),
+      [&](int64_t i, int) {
+        s.kept[i] += s.kernels.read(reinterpret_cast<const float*>(s.memory.get() + i * s.part), s.part / 4);
+      },
+      false);
+  double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return static_cast<double>(s.part * s.pool.size()) / seconds;
+}
+
+/// Three passes in four are slower than the one that counts, since other programs can only take bandwidth away.
+static double read_rate(int threads, double seconds) {
+  ReadProbe probe(threads);
+  std::vector<double> rates;
+  using clock = std::chrono::steady_clock;
+  for (auto begin = clock::now(); rates.size() < 8 || clock::now() - begin < std::chrono::duration<double>(seconds);)
+    rates.push_back(probe.pass());
+  auto upper = rates.begin() + static_cast<int64_t>(rates.size()) * 3 / 4;
+  std::nth_element(rates.begin(), upper, rates.end());
+  return *upper;
+}
+
 Ceilings measure_ceilings(int threads) {
   const cpu::CeilingKernels& kernels = cpu::ceiling_kernels();
   ThreadPool pool(threads);
@@ -135,17 +166,7 @@ Ceilings measure_ceilings(int threads) {
   if (kernels.dot_operations > 0 && __builtin_cpu_supports("avx512bf16"))
     c.dot_bf16 = rate(pool, 0.3, static_cast<double>(rounds * kernels.dot_operations),
                       [&](int64_t) { return kernels.dot(rounds); });
-  // Far more than the last-level cache, in all, and in large pages, as weights lie (CpuDevice::allocate).
-  constexpr int64_t page = 2 << 20, least = 128 << 20;
-  const int64_t bytes = (least + pool.size() * page - 1) / (pool.size() * page) * page;
-  std::unique_ptr<char, decltype(&std::free)> memory(static_cast<char*>(std::aligned_alloc(page, bytes * pool.size())),
-                                                     &std::free);
-  if (!memory) fail("the read bandwidth could not be measured: {} bytes of memory are missing", bytes * pool.size());
-  madvise(memory.get(), bytes * pool.size(), MADV_HUGEPAGE);
-  std::memset(memory.get(), 1, bytes * pool.size());
-  c.read_bytes = read_rate(pool, 0.4, static_cast<double>(bytes), [&](int64_t i) {
-    return kernels.read(reinterpret_cast<const float*>(memory.get() + i * bytes), bytes / 4);
-  });
+  c.read_bytes = read_rate(pool.size(), 0.4);
   return c;
 }
 

@@ -49,6 +49,11 @@ void* CpuDevice::scratch(int thread, int64_t bytes) {
   return memory;
 }
 
+double CpuDevice::read_rate() {
+  if (!probe_) probe_ = std::make_unique<ReadProbe>(pool_.size());
+  return probe_->pass();
+}
+
 void* CpuDevice::allocate(int64_t bytes) {
   // Large pieces ask for large pages: weights are read in strides that small pages' address translation is slow at.
   constexpr int64_t small_page = 4096, large_page = 2 << 20;

@@ -2,6 +2,7 @@
 // divides the work among threads, the inner loops stand in kernels/<family>.cpp, built once for each instruction set.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "longhand/device.h"
@@ -27,6 +28,7 @@ class CpuDevice final : public Device {
   void copy(const Tensor& to, const ConstTensor& from) override;
   void zero(const Tensor& tensor) override;
   Ceilings ceilings() override { return cached_ceilings(pool_.size()); }
+  double read_rate() override;
 
   void matmul(const Matmul&) override;
   void quantize(const Quantize&) override;
@@ -68,6 +70,7 @@ class CpuDevice final : public Device {
 
   ThreadPool pool_;
   std::vector<std::pair<void*, int64_t>> scratch_;
+  std::unique_ptr<ReadProbe> probe_;  // once asked for
 };
 
 }  // namespace longhand::cpu
