@@ -14,8 +14,9 @@ import pathlib
 import subprocess
 import sys
 
-FORMATS = {"fp16": "F16", "bf16": "BF16", "int8": "Q8_0", "int4": "Q4_0"}
-PROMPT_FORMATS = ("fp16", "int8")
+ROUNDED = "int8, activations int8"  # as the peers have it with Q8_0
+FORMATS = {"fp16": "F16", "bf16": "BF16", "int8": "Q8_0", "int4": "Q4_0", ROUNDED: "Q8_0"}
+PROMPT_FORMATS = ("fp16", "int8", ROUNDED)
 HERE = pathlib.Path(__file__).resolve().parent
 
 
@@ -45,8 +46,9 @@ def make_models(options, peers):
 
 def ours(options, task, weights):
     tokens = ["--tokens", 16, "--window", 512] if task == "decode" else ["--tokens", 512, "--rounds", 1]
-    out = run(options.longhand, "bench", task, "--preset", HERE / "1b.json", "--types", weights, "--threads", options.threads,
-              "--json", *tokens)
+    kind, rounded, _ = weights.partition(", activations ")
+    out = run(options.longhand, "bench", task, "--preset", HERE / "1b.json", "--types", kind, "--threads", options.threads,
+              "--activations", "int8" if rounded else "floats", "--json", *tokens)
     return json.loads(out.splitlines()[-1])
 
 
@@ -84,14 +86,15 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--prompt-rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--formats", default=",".join(FORMATS))
+    parser.add_argument("--formats", default=";".join(FORMATS), help="separated by semicolons")
     parser.add_argument("--output", default="bench/results/inference_peers")
     options = parser.parse_args()
     peers = {name: pathlib.Path(folder) / "build/bin" for name, folder in (p.split("=", 1) for p in options.peer)}
-    formats = options.formats.split(",")
+    formats = options.formats.split(";")
     files = make_models(options, peers)
 
-    results = {task: {w: {name: [] for name in ("longhand", *peers)} for w in formats if task == "decode" or w in PROMPT_FORMATS}
+    results = {task: {w: {name: [] for name in ("longhand", *peers)} for w in formats
+                      if (w != ROUNDED if task == "decode" else w in PROMPT_FORMATS)}
                for task in ("decode", "prefill")}
     for task, rounds in (("decode", options.rounds), ("prefill", options.prompt_rounds)):
         for _ in range(rounds):

@@ -47,6 +47,7 @@ struct WeightFormats {
 /// A matrix of weights [out, in], or interleaved (see Quantize in device.h); integers have scales.
 struct Matrix : Tensor {
   Tensor scales;
+  bool int8_activations = false;  // products round them, see QuantizedMatmul
   bool packed() const { return scales || type() == Dtype::fp16 || rank() == 4; }  // for inference, as MatrixFormat
   Matrix rows(int64_t first, int64_t count) const;
 };
@@ -103,6 +104,8 @@ class ParameterSet {
   /// Once loaded: matrices lie as the device reads them fastest. They are for inference alone from then on:
   /// neither stored again nor trained beside.
   void interleave(Device& device);
+  /// Products with matrices of int8 with a scale a row round activations to int8 from now on; how many such there are.
+  int quantize_activations();
 
   int64_t bytes() const { return arena_.bytes(); }
   Dtype type() const { return formats_.type; }
@@ -126,7 +129,7 @@ class ParameterSet {
 
  private:
   void lay_out();
-  void visit(const std::function<void(size_t index, Tensor& place, Tensor* scales)>& each);
+  void visit(const std::function<void(size_t index, Tensor& place, Matrix* matrix)>& each);
   ModelConfig config_;
   WeightFormats formats_;
   Wanted wanted_, shown_;

@@ -18,7 +18,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct BenchFlags {
-  std::string task, preset = "base", types, dtype = "fp32", group, model, data;
+  std::string task, preset = "base", types, dtype = "fp32", activations = "floats", group, model, data;
   int64_t tokens = 0, sequences = 1, window = 0, rounds = 0;
   DecoderFlags decoder;
   int64_t text_tokens = 60000;
@@ -80,6 +80,7 @@ void run_speed(const BenchFlags& flags, const Common& common, const char* what, 
   }
   for (const QuantizeOptions& options : types_of(flags, "int8")) {
     ParameterSet weights = random_weights(*device, config, quantized_formats(config, options, type), common.seed);
+    apply_activations(flags.activations, weights, flags.preset);
     Speed s = measure(*device, config, weights);
     double read = s.bytes / s.seconds, operations = s.operations / s.seconds;
     double share = s.read_share > 0 ? s.read_share : read / limit.read_bytes;
@@ -87,7 +88,8 @@ void run_speed(const BenchFlags& flags, const Common& common, const char* what, 
       Json line = {{"task", flags.task},
                    {"preset", flags.preset},
                    {"parameters", config.parameters()},
-                   {"quantization", Json::parse(options.json())}};
+                   {"quantization", Json::parse(options.json())},
+                   {"activations", flags.activations}};
       line.update(json_of(s));
       line["read_ceiling"] = limit.read_bytes, line["fma_ceiling"] = limit.fma_fp32;
       fmt::print("{}\n", line.dump());
@@ -126,21 +128,31 @@ struct Quality {
   }
 };
 
+/// Weights of one kind, and what becomes of activations before them (apply_activations).
+struct Kind {
+  QuantizeOptions weights;
+  std::string activations = "floats";
+};
+
 Quality measure_quality(Device& device, const BenchFlags& flags, const TokenFile& data, const ModelConfig& large,
-                        const QuantizeOptions& options, const Folder& folder, const Common& common) {
+                        const Kind& kind, const Folder& folder, const Common& common) {
+  const QuantizeOptions& options = kind.weights;
   Dtype type = parse_dtype(flags.dtype);
   std::string file = folder.path + "/weights.safetensors";
   quantize_model(device, flags.model, file, options);
   Quality quality{weight_type_name(options.type) + std::string(options.grouped ? ", groups of 64" : "") +
-                  (options.calibration.empty() ? "" : ", calibrated")};
+                  (options.calibration.empty() ? "" : ", calibrated") +
+                  (kind.activations == "floats" ? "" : ", activations " + kind.activations)};
   quality.file_bytes = static_cast<int64_t>(std::filesystem::file_size(file));
   {
     LoadedModel model = load_model(device, file, type);
     model.weights.interleave(device);
+    apply_activations(kind.activations, model.weights, file);
     quality.bits = bits_per_byte(device, model, data, flags.text_tokens);
     quality.right = choose_continuations(device, model, data, flags.choices);
   }
   ParameterSet weights = random_weights(device, large, quantized_formats(large, options, type), common.seed);
+  apply_activations(kind.activations, weights, flags.preset);
   quality.speed = measure_decode(device, large, weights, {.window = flags.window}, flags.tokens ? flags.tokens : 16);
   return quality;
 }
@@ -164,14 +176,16 @@ void print_quality(const Quality& q, const Quality& first, const Common& common)
              q.speed.tokens_per_s / first.speed.tokens_per_s);
 }
 
-/// With --calibrate integers come twice, the second time fitted to the training text.
-std::vector<QuantizeOptions> qualities_of(const BenchFlags& flags, const TokenFile& data) {
-  std::vector<QuantizeOptions> list;
+/// int8 with a scale a row comes with rounded activations too; with --calibrate integers come once more, fitted to the
+/// training text.
+std::vector<Kind> kinds_of(const BenchFlags& flags, const TokenFile& data) {
+  std::vector<Kind> list;
   for (const QuantizeOptions& options : types_of(flags, "fp32,bf16,fp16,int8,int4")) {
-    list.push_back(options);
+    list.push_back({options});
+    if (options.type == WeightType::int8 && !options.grouped) list.push_back({options, "int8"});
     if (!flags.calibrate || options.type < WeightType::int8) continue;
-    list.push_back(options);
-    list.back().calibration = calibration_tokens(data.train());
+    list.push_back({options});
+    list.back().weights.calibration = calibration_tokens(data.train());
   }
   return list;
 }
@@ -193,8 +207,8 @@ void run_quantization(const BenchFlags& flags, const Common& common) {
         std::filesystem::path(flags.model).filename().string(), flags.choices.items, large.parameters());
   }
   std::optional<Quality> first;
-  for (const QuantizeOptions& options : qualities_of(flags, data)) {
-    Quality quality = measure_quality(*device, flags, data, large, options, folder, common);
+  for (const Kind& kind : kinds_of(flags, data)) {
+    Quality quality = measure_quality(*device, flags, data, large, kind, folder, common);
     if (!first) first = quality;
     print_quality(quality, *first, common);
     std::fflush(stdout);
@@ -263,6 +277,8 @@ void add_bench(CLI::App& app, Common& common) {
   add("--group", flags->group, "integers that share a scale: row, or 64 neighbours (default: row; int4: 64)", "N",
       "Speed");
   add("--dtype", flags->dtype, "type of activations and of the ring: fp32 or bf16", "TYPE", "Speed");
+  add("--activations", flags->activations, "decode, prefill: floats, or int8: rounded for products with int8 weights",
+      "TYPE", "Speed");
   add("--tokens", flags->tokens,
       "tokens timed (default: decode 32, quantization 16, speculation 400), of the prompt (512), or of an answer (64)",
       "N", "Speed");

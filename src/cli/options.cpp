@@ -30,6 +30,11 @@ void add_weight_flags(CLI::App& command, ModelFlags& flags) {
   command.add_option("--dtype", flags.dtype, "type in which the weights are held: fp32 or bf16")
       ->type_name("TYPE")
       ->group("Model");
+  command
+      .add_option("--activations", flags.activations,
+                  "floats, or int8: rounded for products with int8 weights, which reads prompts faster")
+      ->type_name("TYPE")
+      ->group("Model");
 }
 
 void add_model_flags(CLI::App& command, ModelFlags& flags) {
@@ -47,9 +52,18 @@ OpenModel open_model(Device& device, const ModelFlags& flags, AdapterUse use) {
   OpenModel open{path, load_model(device, path, parse_dtype(flags.dtype), merged), {}};
   for (const std::string& adapter : beside) add_adapter(device, adapter, open.model);
   open.model.weights.interleave(device);
+  apply_activations(flags.activations, open.model.weights, path);
   if (!open.model.tokenizer.empty()) open.tokenizer.emplace(open.model.tokenizer);
   if (!open.model.words.empty()) open.tokenizer = Tokenizer::of_words(open.model.words);
   return open;
+}
+
+void apply_activations(const std::string& activations, ParameterSet& weights, const std::string& whose) {
+  if (activations == "floats") return;
+  if (activations != "int8") fail_usage("--activations {}: it takes floats or int8", activations);
+  if (weights.quantize_activations() == 0)
+    fail_usage("--activations int8: {} holds no int8 weights with a scale a row (longhand quantize --type int8)",
+               whose);
 }
 
 Dtype parse_dtype(const std::string& name) {

@@ -14,7 +14,7 @@
 namespace longhand::cli {
 
 struct ModelFlags {
-  std::string path, dtype = "fp32";
+  std::string path, dtype = "fp32", activations = "floats";
   std::vector<std::string> adapters;
 };
 void add_weight_flags(CLI::App& command, ModelFlags& flags);  // but for --adapter
@@ -34,6 +34,8 @@ enum class AdapterUse : uint8_t { merged, beside };
 OpenModel open_model(Device& device, const ModelFlags& flags, AdapterUse use = AdapterUse::merged);
 
 Dtype parse_dtype(const std::string& name);  // fp32 | bf16
+/// --activations floats | int8: with int8, products with the int8 weights round them; fails where `whose` has none.
+void apply_activations(const std::string& activations, ParameterSet& weights, const std::string& whose);
 
 /// The text of a file, "-" = standard input; checked to be UTF-8.
 std::string read_text(const std::string& path);

@@ -202,7 +202,7 @@ MatrixFormat ParameterSet::format(const ParameterInfo& info) const {
 
 void ParameterSet::lay_out() {
   tensors_.clear(), scales_.clear();
-  visit([&](size_t index, Tensor& place, Tensor* place_of_scales) {
+  visit([&](size_t index, Tensor& place, Matrix* matrix) {
     const ParameterInfo& info = list_[index];
     MatrixFormat format = this->format(info);
     bool wanted = !wanted_ || wanted_(info.name), shown = !shown_ || shown_(info.name);
@@ -211,16 +211,16 @@ void ParameterSet::lay_out() {
         wanted && format.integers() ? arena_.take(format.scale_type(), format.scales(info.shape)) : Tensor();
     tensors_.push_back(shown ? tensor : Tensor()), scales_.push_back(shown ? scales : Tensor());
     place = tensors_.back();
-    if (place_of_scales) *place_of_scales = scales_.back();
+    if (matrix) matrix->scales = scales_.back();
   });
 }
 
 /// Every parameter's place in the model, in the order of the list; then the output layer, where it is the embedding.
-void ParameterSet::visit(const std::function<void(size_t, Tensor&, Tensor*)>& each) {
+void ParameterSet::visit(const std::function<void(size_t, Tensor&, Matrix*)>& each) {
   size_t index = 0;
   auto visit_one = [&](auto& to) {
     if constexpr (std::is_same_v<std::decay_t<decltype(to)>, Matrix>)
-      each(index++, to, &to.scales);
+      each(index++, to, &to);
     else
       each(index++, to, nullptr);
   };

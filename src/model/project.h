@@ -18,7 +18,8 @@ inline void project(Device& device, Matmul op, const Matrix& weight) {
                            .weight = weight,
                            .scales = weight.scales,
                            .bias = op.bias,
-                           .activation = op.activation});
+                           .activation = op.activation,
+                           .quantize_activations = weight.int8_activations});
 }
 
 /// op with b' = weight [out, in] as it stands: what project() does, for gradients. Packed weights are widened in

@@ -26,9 +26,9 @@ Matrix Matrix::rows(int64_t first, int64_t count) const {
       fail("rows [{}, {}) of a matrix that lies interleaved by {}", first, first + count, together);
     int64_t tile = first / together, tiles = count / together;
     Tensor of_scales = scales.rank() > 1 ? scales.rows(tile, tiles) : scales ? scales.rows(first, count) : Tensor();
-    return {Tensor::rows(tile, tiles), of_scales};
+    return {Tensor::rows(tile, tiles), of_scales, int8_activations};
   }
-  return {Tensor::rows(first, count), scales ? scales.rows(first, count) : Tensor()};
+  return {Tensor::rows(first, count), scales ? scales.rows(first, count) : Tensor(), int8_activations};
 }
 
 /// Entries of `bytes` each, those of `rows` successive rows side by side.
@@ -48,17 +48,27 @@ static void interleave_rows(Device& device, Tensor& tensor, int64_t rows, int64_
 }
 
 void ParameterSet::interleave(Device& device) {
-  visit([&](size_t index, Tensor& place, Tensor* place_of_scales) {
+  visit([&](size_t index, Tensor& place, Matrix* matrix) {
     Tensor &weight = tensors_[index], &scales = scales_[index];
     auto [rows, bytes] = device.interleaving(weight.type(), formats_.type);
-    if (!place_of_scales || rows == 0 || weight.rank() != 2 || weight.size(0) % rows != 0) return;
+    if (!matrix || rows == 0 || weight.rank() != 2 || weight.size(0) % rows != 0) return;
     int64_t tiles = weight.size(0) / rows, run = bytes / dtype_bytes(weight.type());
     if (weight.size(1) * dtype_bytes(weight.type()) % 64 != 0) return;
     interleave_rows(device, weight, rows, bytes, {tiles, weight.size(1) / run, rows, run});
     if (scales.rank() == 2)
       interleave_rows(device, scales, rows, dtype_bytes(scales.type()), {tiles, scales.size(1), rows});
-    place = weight, *place_of_scales = scales;
+    place = weight, matrix->scales = scales;
   });
+}
+
+int ParameterSet::quantize_activations() {
+  int count = 0;
+  visit([&](size_t, Tensor&, Matrix* matrix) {
+    if (!matrix || matrix->type() != Dtype::i8 || matrix->scales.rank() != 1) return;
+    matrix->int8_activations = true;
+    ++count;
+  });
+  return count;
 }
 
 void store_parameter(Device& device, const ParameterSet& set, size_t index, const std::vector<float>& values) {

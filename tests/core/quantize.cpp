@@ -164,6 +164,15 @@ TEST_CASE("on quantised weights a text's bits depend neither on its neighbours n
       bool interleaved = device->interleaving(held, activations).rows > 0;
       CHECK(interleaved == (held != Dtype::fp32 && (held != Dtype::bf16 || activations == Dtype::fp32)));
       CHECK((model.weights.layers[0].down.rank() == 4) == interleaved);
+      if (model.weights.quantize_activations() > 0) {
+        CHECK(type == WeightType::int8);
+        std::vector<float> rounded = logits_of(*device, model, 1);
+        double error = relative_error(rounded, one);
+        CHECK(error > 1e-4);
+        CHECK(error < 0.05);
+        one = std::move(rounded);
+        check();
+      }
       for (size_t i = 0; i < model.weights.list().size(); ++i)
         if (model.weights.tensors()[i].rank() == 4)
           CHECK_THROWS_AS(store_parameter(*device, model.weights, i, {}), Error);

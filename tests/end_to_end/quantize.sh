@@ -5,6 +5,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib/checks.sh"
 tiny=$sources/weights/tiny.safetensors
 field() { sed -E "s/.*\"$1\":([-0-9.e+]+).*/\1/" "$2"; }
 within() { awk -v a="$1" -v b="$2" -v limit="$3" 'BEGIN { d = a / b - 1; if (d < 0) d = -d; exit !(d <= limit) }'; }
+differs() { ! cmp -s "$1" "$2"; }
 size() { stat -c %s "$1"; }
 
 sed -nE 's/^ *[0-9]+\. //p; /^[A-Z]/p' "$sources/README.md" "$sources/weights/README.md" >text.txt
@@ -17,6 +18,9 @@ check "fp16 is half of fp32" test "$(($(size fp16.safetensors) * 100))" -le "$((
 check "int8 scores within 0.5% of fp32" within "$(field bits_per_byte int8.json)" "$(field bits_per_byte fp32.json)" 0.005
 check "fp16 scores as fp32" within "$(field bits_per_byte fp16.json)" "$(field bits_per_byte fp32.json)" 0.0001
 check "bf16 weights, stored as bf16, score as fp32" within "$(field bits_per_byte bf16.json)" "$(field bits_per_byte fp32.json)" 0.000001
+"$longhand" score --model int8.safetensors --file text.txt --summary --activations int8 >rounded.json 2>log.txt || cat log.txt
+check "int8 with activations in int8 scores within 1% of fp32" within "$(field bits_per_byte rounded.json)" "$(field bits_per_byte fp32.json)" 0.01
+check "int8 with activations in int8 is not the same" differs int8.json rounded.json
 check "int4 scores within 5% of fp32" within "$(field bits_per_byte int4.json)" "$(field bits_per_byte fp32.json)" 0.05
 
 "$longhand" quantize --model "$tiny" --type int8 --group 64 --embedding fp16 --output-layer int4 --output mixed.safetensors --json >log.txt 2>&1
@@ -43,6 +47,9 @@ check "a quantised model chats" grep -q . <(printf 'Hello\n' | "$longhand" chat 
 refused "an unknown type" 2 "it takes fp32, bf16, fp16, int8 or int4" "$longhand" quantize --model "$tiny" --type int7 --output x
 refused "an unknown group" 2 "it takes row or 64" "$longhand" quantize --model "$tiny" --group 32 --output x
 refused "groups of floats" 2 "have no scales" "$longhand" quantize --model "$tiny" --type fp16 --group 64 --output x
+refused "activations of no known type" 2 "it takes floats or int8" "$longhand" score --model int8.safetensors --ids 1,2 --activations int4
+refused "rounded activations before float weights" 2 "holds no int8 weights with a scale a row" \
+  "$longhand" score --model "$tiny" --ids 1,2 --activations int8
 refused "a quantised file again" 1 "is quantised already" "$longhand" quantize --model int8.safetensors --output x
 refused "a file that is no model" 1 "not-a-model" "$longhand" quantize --model not-a-model --output x
 check "what was refused wrote nothing" test ! -e x

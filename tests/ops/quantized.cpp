@@ -179,7 +179,8 @@ struct QuantizedMatmulRow : Operation {
                           {"grouped", grouped},
                           {"half", grouped || m % 2},
                           {"interleaved", 1}});
-    list.push_back({{"m", 20}, {"n", 32}, {"k", 192}, {"bits", 8}, {"w8a8", 1}, {"interleaved", 1}});
+    for (int64_t m : {1, 20, 31, 70, 100})
+      list.push_back({{"m", m}, {"n", 80}, {"k", m % 2 ? 192 : 4416}, {"bits", 8}, {"w8a8", 1}, {"interleaved", 1}});
     for (int64_t bits : {0, 16})
       for (int64_t m : {1, 2, 3, 7, 13, 29, 70})
         list.push_back(

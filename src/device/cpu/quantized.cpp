@@ -6,7 +6,8 @@
 // block's sum is an integer: exact, whatever the order. Blocks add in order, in fp32. An element's bits therefore do
 // not depend on the number of rows, and few and many rows may take different ways:
 //   few rows: weights are read once where they stand; it takes as long as they take to read
-//   many rows: weights are widened to pairs of 16 bits once a panel of columns, in the second-level cache
+//   many rows: weights are widened to pairs of 16 bits once a panel of columns, in the second-level cache; where
+//     activations are rounded to 8 bits and weights lie interleaved, bytes are multiplied by bytes as they lie
 // Tasks are panels of columns, the same for any number of threads.
 #include <iterator>
 
@@ -122,6 +123,7 @@ void CpuDevice::quantized_matmul(const QuantizedMatmul& op) {
   int64_t m = product.a.rows, n = product.out.columns, a_bytes = dtype_bytes(op.a.type());
   if (m == 0 || n == 0) return;
   bool few = m <= few_panels * kernels().rows;
+  shape.bytes = !few && op.quantize_activations && shape.interleaved && kernels().bytes;
   Panels panels(shape, kernels().rows);
   int64_t chunks = ceil_div(m, chunk_rows), most_panels = ceil_div(ceil_div(m, chunks), kernels().rows);
   char* memory = static_cast<char*>(scratch(threads(), most_panels * panels.bytes));
@@ -154,8 +156,9 @@ void CpuDevice::quantized_matmul(const QuantizedMatmul& op) {
         float* scales = static_cast<float*>(scratch(thread, shape.blocks() * kernels().columns * 4));
         kernels().multiply_few(shape, panels.list.data(), count, rows, part, output, scales);
       } else {
-        kernels().multiply(shape, panels.list.data(), count, row0, rows, part, output,
-                           scratch(thread, kernels().scratch_bytes(shape, count)));
+        auto multiply = shape.bytes ? kernels().multiply_bytes : kernels().multiply;
+        multiply(shape, panels.list.data(), count, row0, rows, part, output,
+                 scratch(thread, kernels().scratch_bytes(shape, count)));
       }
     });
   }

@@ -7,6 +7,7 @@
 // which the memory answers about half as fast again as it does `lanes` rows in step, and need no transposition.
 #include "src/device/cpu/kernels/quantized.h"
 
+#include "src/device/cpu/kernels/quantized_bytes.h"
 #include "src/device/cpu/kernels/quantized_words.h"
 #include "src/device/cpu/kernels/transpose.h"
 
@@ -329,6 +330,32 @@ void multiply(const QuantizedShape& s, const QuantizedRows* panel, int64_t panel
   }
 }
 
+void multiply_bytes([[maybe_unused]] const QuantizedShape& s, [[maybe_unused]] const QuantizedRows* panel,
+                    [[maybe_unused]] int64_t panels, [[maybe_unused]] int64_t first_row, [[maybe_unused]] int64_t rows,
+                    [[maybe_unused]] const QuantizedColumns& c, [[maybe_unused]] const MatmulOutput& output,
+                    [[maybe_unused]] void* scratch) {
+#if defined(__AVX512F__)
+  float* scales = static_cast<float*>(scratch);
+  float* sums = scales + tile_columns;
+  for (int64_t i = 0; i < panels * tile_rows * tile_columns; i += lanes) store(sums + i, splat(0));
+  int columns = static_cast<int>(c.count);
+  find_scales(s, c, 0, columns, scales);
+  const uint8_t* left = c.weights + c.first * s.row_bytes();
+  const uint8_t* right = columns > lanes ? left + lanes * s.row_bytes() : left;
+  constexpr int64_t chunk = chunk_k / 256;
+  for (int64_t block = 0; block < s.blocks(); block += chunk)
+    for (int64_t i = 0; i < panels; ++i)
+      bytes_tile_for(panel[i].width)(s, panel[i], left, right, block,
+                                     block + chunk < s.blocks() ? block + chunk : s.blocks(),
+                                     sums + i * tile_rows * tile_columns);
+  for (int64_t i = 0; i < panels; ++i) {
+    int64_t begin = i * rows / panels, end = (i + 1) * rows / panels;
+    finish(s, output, sums + i * tile_rows * tile_columns, scales, first_row + begin, static_cast<int>(end - begin),
+           c.first, columns);
+  }
+#endif
+}
+
 void pack_row(const QuantizedShape& s, const QuantizedRows& rows, int r, const void* row, bool is_bf16, bool eight_bits,
               int32_t* scratch) {
   if (is_bf16)
@@ -357,9 +384,18 @@ void dequantize(const void* integers, const void* scale, bool half_scale, int64_
 }  // namespace LONGHAND_ISA
 
 LONGHAND_DEFINE_KERNELS(QuantizedKernels, quantized_kernels) = {
-    tile_rows, tile_columns, lanes,    {1, 2, tile_rows > 4 ? 4 : tile_rows, tile_rows > 8 ? 8 : tile_rows, tile_rows},
-    pack_row,  multiply_few, multiply, scratch_bytes,
-    quantize,  dequantize,
+    tile_rows,
+    tile_columns,
+    lanes,
+    lanes == 16,
+    {1, 2, tile_rows > 4 ? 4 : tile_rows, tile_rows > 8 ? 8 : tile_rows, tile_rows},
+    pack_row,
+    multiply_few,
+    multiply,
+    scratch_bytes,
+    multiply_bytes,
+    quantize,
+    dequantize,
 };
 
 }  // namespace longhand::cpu

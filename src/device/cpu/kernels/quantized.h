@@ -14,6 +14,7 @@ struct QuantizedShape {
   int64_t k = 0;
   bool four_bits = false, grouped = false;  // grouped: one scale a block, otherwise one a row of weights
   bool interleaved = false;                 // word i of every `interleaving` rows side by side, scales of groups too
+  bool bytes = false;                       // panels of rows hold 8-bit integers, four a word (multiply_bytes)
 
   [[gnu::always_inline]] int64_t word_integers() const { return four_bits ? 8 : 4; }
   [[gnu::always_inline]] int64_t row_bytes() const { return four_bits ? k / 2 : k; }
@@ -23,7 +24,8 @@ struct QuantizedShape {
   [[gnu::always_inline]] int64_t steps() const { return padded() / 2; }  // pairs along k
 };
 
-/// A panel of `width` rows of activations as 16-bit integers: word (step, r) at words[step * width + r], the scale of
+/// A panel of `width` rows of activations as 16-bit integers, two a word, or of 8 bits, four a word: word (step, r) at
+/// words[step * width + r], the scale of
 /// block b at scales[b * width + r], what its sum begins with at starts[b * width + r] (one block more than there are).
 struct QuantizedRows {
   uint32_t* words;
@@ -44,6 +46,7 @@ struct QuantizedColumns {
 struct QuantizedKernels {
   int rows, columns;  // of a tile
   int interleaving;   // rows of weights side by side, where they lie interleaved
+  bool bytes;         // has multiply_bytes
   int few_widths[5];  // of panels, rising, the last repeated
   /// Row r of a panel from `row` (fp32 or bf16); with `eight_bits` to 127 levels of one scale, otherwise to 32767
   /// levels of one scale a block. A null row is zero. scratch: padded() integers.
@@ -56,6 +59,9 @@ struct QuantizedKernels {
   void (*multiply)(const QuantizedShape&, const QuantizedRows*, int64_t panels, int64_t first_row, int64_t rows,
                    const QuantizedColumns&, const MatmulOutput&, void* scratch);
   int64_t (*scratch_bytes)(const QuantizedShape&, int64_t panels);
+  /// The same for s.bytes: interleaved weights of 8 bits, a scale a row, are multiplied where they lie.
+  void (*multiply_bytes)(const QuantizedShape&, const QuantizedRows*, int64_t panels, int64_t first_row, int64_t rows,
+                         const QuantizedColumns&, const MatmulOutput&, void* scratch);
   /// out and scales of one row or group, as device.h says; width elements.
   void (*quantize)(const void* x, bool is_bf16, int64_t width, bool four_bits, void* out, void* scale, bool half_scale);
   /// The reverse.

@@ -37,6 +37,12 @@ LONGHAND_INLINE void pack_words(const QuantizedShape& s, const QuantizedRows& ro
       *to = (static_cast<uint32_t>(word[t]) & 0xffffu) | static_cast<uint32_t>(word[t + pairs]) << 16;
 }
 
+LONGHAND_INLINE void pack_bytes(const QuantizedShape& s, const QuantizedRows& rows, int r, const int32_t* integers) {
+  uint8_t* to = reinterpret_cast<uint8_t*>(rows.words + r);
+  for (int64_t i = 0; i < s.padded(); i += 4, to += rows.width * 4)
+    for (int byte = 0; byte < 4; ++byte) to[byte] = static_cast<uint8_t>(integers[i + byte]);
+}
+
 template <class T>
 LONGHAND_INLINE void pack_row_of(const QuantizedShape& s, const QuantizedRows& rows, int r, const T* row,
                                  bool eight_bits, int32_t* integers) {
@@ -52,13 +58,15 @@ LONGHAND_INLINE void pack_row_of(const QuantizedShape& s, const QuantizedRows& r
     for (int64_t b = at / s.block(); b < (at + length) / s.block(); ++b) rows.scales[b * rows.width + r] = scale;
   }
   for (int64_t b = 0; b < s.blocks(); ++b) {
-    int32_t sum = 0;
-    if (s.four_bits)
+    int32_t sum = 0, excess = s.bytes ? 128 : s.four_bits ? 8 : 0;  // by which registers hold weights too large
+    if (excess)
       for (int64_t i = 0; i < s.block(); ++i) sum += integers[b * s.block() + i];
-    rows.starts[b * rows.width + r] = -8 * sum;
+    rows.starts[b * rows.width + r] = -excess * sum;
   }
   rows.starts[s.blocks() * rows.width + r] = 0;
-  if (s.four_bits)
+  if (s.bytes)
+    pack_bytes(s, rows, r, integers);
+  else if (s.four_bits)
     pack_words<4>(s, rows, r, integers);
   else
     pack_words<2>(s, rows, r, integers);
