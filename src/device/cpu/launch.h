@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string_view>
+#include <vector>
 
 #include "longhand/device.h"
 #include "longhand/threads.h"
@@ -30,6 +31,17 @@ template <class Work>
 void for_pieces(ThreadPool& pool, int64_t n, int64_t piece, const Work& work) {
   pool.parallel_for((n + piece - 1) / piece, [&](int64_t index, int thread) {
     work(index * piece, std::min(piece, n - index * piece), thread);
+  });
+}
+/// work(first, count, thread) over [0, n) in pieces that shrink down to `least`: few at first, so that memory is read
+/// in long stretches, and short at the end, so that no thread waits for another.
+template <class Work>
+void for_shrinking_pieces(ThreadPool& pool, int64_t n, int64_t least, const Work& work) {
+  std::vector<int64_t> ends;
+  for (int64_t at = 0; at < n; ends.push_back(at)) at = std::min(n, at + std::max(least, (n - at) / (2 * pool.size())));
+  pool.parallel_for(static_cast<int64_t>(ends.size()), [&](int64_t index, int thread) {
+    int64_t first = index > 0 ? ends[index - 1] : 0;
+    work(first, ends[index] - first, thread);
   });
 }
 inline int64_t rows_per_piece(int64_t width) {

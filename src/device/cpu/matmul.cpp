@@ -21,6 +21,7 @@
 #include "src/device/checks.h"
 #include "src/device/cpu/cpu_device.h"
 #include "src/device/cpu/kernels/matmul.h"
+#include "src/device/cpu/launch.h"
 
 namespace longhand::cpu {
 namespace {
@@ -30,7 +31,6 @@ constexpr int64_t row_panels_bytes = 8 << 20;  // packed rows, shared through th
 constexpr int64_t group_columns = 128;
 constexpr int64_t few_panels = 2;              // with no more panels of rows, b is not packed
 constexpr int64_t few_task_bytes = 128 << 10;  // of b, the least that is worth another thread
-constexpr int64_t few_tasks = 4;               // of a thread, at most
 
 struct Matrix {
   void* data = nullptr;
@@ -176,10 +176,10 @@ void CpuDevice::multiply_few(MatmulBlocks& b) {
 
   std::vector<MatmulOutput> outputs;
   for (int64_t block = 0; block < b.count; ++block) outputs.push_back(b.output(block));
-  int64_t tasks = n * product.k * product.b.width() / few_task_bytes, column_panels = ceil_div(n, kernels.columns);
-  int64_t group = ceil_div(column_panels, std::clamp<int64_t>(tasks, 1, few_tasks * threads())) * kernels.columns;
-  pool_.parallel_for(ceil_div(n, group), [&](int64_t task, int thread) {
-    int64_t first = task * group, columns = std::min(group, n - first);
+  int64_t panel_bytes = std::max<int64_t>(1, kernels.columns * product.k * product.b.width());
+  int64_t least = ceil_div(few_task_bytes, panel_bytes);
+  for_shrinking_pieces(pool_, ceil_div(n, kernels.columns), least, [&](int64_t panel, int64_t here, int thread) {
+    int64_t first = panel * kernels.columns, columns = std::min(here * kernels.columns, n - first);
     kernels.multiply_few({.a = a_panels,
                           .a_stride = b.a_stride,
                           .rows = m,

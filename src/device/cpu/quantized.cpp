@@ -128,11 +128,6 @@ void CpuDevice::quantized_matmul(const QuantizedMatmul& op) {
   int64_t chunks = ceil_div(m, chunk_rows), most_panels = ceil_div(ceil_div(m, chunks), kernels().rows);
   char* memory = static_cast<char*>(scratch(threads(), most_panels * panels.bytes));
 
-  int64_t task_columns = kernels().columns;
-  if (few) {
-    int64_t tasks = std::clamp<int64_t>(n * shape.row_bytes() / few_task_bytes, 1, 8 * threads());
-    task_columns = round_up(ceil_div(n, tasks), kernels().columns);
-  }
   for (int64_t chunk = 0; chunk < chunks; ++chunk) {
     int64_t row0 = chunk * m / chunks, rows = (chunk + 1) * m / chunks - row0, count = ceil_div(rows, kernels().rows);
     panels.place(memory, count);
@@ -149,18 +144,26 @@ void CpuDevice::quantized_matmul(const QuantizedMatmul& op) {
       }
     };
     pool_.parallel_for(count, pack);
-    pool_.parallel_for(ceil_div(n, task_columns), [&](int64_t task, int thread) {
+    auto part_of = [&](int64_t panel, int64_t panels_of_columns) {
       QuantizedColumns part = columns;
-      part.first = task * task_columns, part.count = std::min(task_columns, n - part.first);
-      if (few) {
+      part.first = panel * kernels().columns,
+      part.count = std::min(panels_of_columns * kernels().columns, n - part.first);
+      return part;
+    };
+    int64_t column_panels = ceil_div(n, kernels().columns);
+    if (few) {
+      int64_t least = ceil_div(few_task_bytes, kernels().columns * shape.row_bytes());
+      for_shrinking_pieces(pool_, column_panels, least, [&](int64_t first, int64_t here, int thread) {
         float* scales = static_cast<float*>(scratch(thread, shape.blocks() * kernels().columns * 4));
-        kernels().multiply_few(shape, panels.list.data(), count, rows, part, output, scales);
-      } else {
-        auto multiply = shape.bytes ? kernels().multiply_bytes : kernels().multiply;
-        multiply(shape, panels.list.data(), count, row0, rows, part, output,
+        kernels().multiply_few(shape, panels.list.data(), count, rows, part_of(first, here), output, scales);
+      });
+    } else {
+      auto multiply = shape.bytes ? kernels().multiply_bytes : kernels().multiply;
+      pool_.parallel_for(column_panels, [&](int64_t panel, int thread) {
+        multiply(shape, panels.list.data(), count, row0, rows, part_of(panel, 1), output,
                  scratch(thread, kernels().scratch_bytes(shape, count)));
-      }
-    });
+      });
+    }
   }
 }
 
