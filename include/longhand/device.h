@@ -48,8 +48,7 @@ struct Matmul {
 ///
 /// Weights of products and embeddings may also lie interleaved, L rows side by side by runs of some bytes, as
 /// Device::interleaving() says: [rows / L, runs, L, elements of a run] (u8: bytes), scales of groups fp16 [rows / L,
-/// k / 64, L], scales of rows as before. Rows then are a multiple of L and of 64 bytes each. Weights of fp16 and bf16
-/// too.
+/// k / 64, L], scales of rows as before. Rows then are a multiple of L and of 64 bytes each. Weights of floats too.
 struct Quantize {
   Tensor out, scales;
   ConstTensor x;

@@ -184,7 +184,7 @@ struct QuantizedMatmulRow : Operation {
     for (int64_t bits : {0, 16})
       for (int64_t m : {1, 2, 3, 7, 13, 29, 70})
         list.push_back(
-            {{"m", m}, {"n", 76}, {"k", m % 2 ? 640 : 2080}, {"bits", bits}, {"mixed", m % 4}, {"interleaved", 1}});
+            {{"m", m}, {"n", 80}, {"k", m % 2 ? 640 : 2080}, {"bits", bits}, {"mixed", m % 4}, {"interleaved", 1}});
     for (int64_t m : {1, 9, 100})
       for (int64_t k : {96, 500}) list.push_back({{"m", m}, {"n", 70}, {"k", k}, {"bits", 8}, {"w8a8", 1}});
     list.push_back({{"m", 20}, {"n", 24}, {"k", 64}, {"bits", 8}, {"w8a8", 1}, {"bias", 1}, {"activation", 2}});

@@ -64,7 +64,8 @@ class CpuDevice final : public Device {
   /// 64-byte aligned, contents undefined, valid until the next request for the same thread.
   void* scratch(int thread, int64_t bytes);
 
-  void multiply(const Matmul&, bool b_interleaved);
+  void multiply(const Matmul&, const Interleaving& b_order);
+  static Interleaving float_interleaving(Dtype weights, Dtype activations);
   void multiply_few(MatmulBlocks&);
   void multiply_many(MatmulBlocks&);
 

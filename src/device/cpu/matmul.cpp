@@ -9,8 +9,8 @@
 // has the bf16 dot product, a word is a pair of bf16, which doubles the rate; otherwise bf16 widens to fp32.
 //
 // With few rows b is not packed: the product then takes as long as b takes to read. Words of fp32 and pairs are
-// transposed in registers on the way; weights of fp16 or bf16 are multiplied as they stand, by vectors along k, best
-// when four rows lie interleaved.
+// transposed in registers on the way, unless they lie interleaved, in a tile's order; weights of fp16 or bf16 are
+// multiplied as they stand, by vectors along k, best when four rows lie interleaved.
 //
 // k is cut into blocks whose number depends on k alone; blocks add in order. Within a block a sum runs over k in order,
 // or, with fp16 or bf16 weights in rows, over every lane of a vector by itself, lanes adding in order. An element's
@@ -35,12 +35,13 @@ constexpr int64_t few_task_bytes = 128 << 10;  // of b, the least that is worth 
 struct Matrix {
   void* data = nullptr;
   int64_t rows = 0, columns = 0, stride = 0;
-  bool is_bf16 = false, is_fp16 = false, interleaved = false;
+  bool is_bf16 = false, is_fp16 = false;
+  int64_t together = 0, run = 0;  // as MatmulStrip
 
   int64_t width() const { return is_bf16 || is_fp16 ? 2 : 4; }
   /// Of interleaved rows the first of a run.
   const void* at(int64_t row, int64_t column) const {
-    return static_cast<const char*>(data) + (row * stride + column * (interleaved ? interleaved_rows : 1)) * width();
+    return static_cast<const char*>(data) + (row * stride + column * std::max<int64_t>(1, together)) * width();
   }
 };
 
@@ -52,6 +53,9 @@ Matrix as_matrix(const ConstTensor& t, const char* name, bool may_be_fp16 = fals
   return {const_cast<void*>(t.data()), rows.rows, rows.columns, rows.stride, t.type() == Dtype::bf16, is_fp16};
 }
 
+/// Whether bf16 times bf16 goes by the processor's dot product.
+bool has_pairs() { return matmul_kernels().pairs && __builtin_cpu_supports("avx512bf16"); }
+
 /// The operands, checked.
 struct Product {
   Matrix a, b;
@@ -60,14 +64,14 @@ struct Product {
   MatmulWords a_words, b_words;
   MatmulOutput output{};
 
-  Product(const Matmul& op, bool b_interleaved);
+  Product(const Matmul& op, const Interleaving& b_order);
 };
 
-Product::Product(const Matmul& op, bool b_interleaved)
+Product::Product(const Matmul& op, const Interleaving& b_order)
     : a(as_matrix(op.a, "a")), b(as_matrix(op.b, "b", op.transpose_b)) {
   Matrix out = as_matrix(op.out, "out");
   check_matmul(op);
-  b.interleaved = b_interleaved;
+  b.together = b_order.rows, b.run = b_order.bytes / b.width();
   m = out.rows, n = out.columns, k = op.transpose_a ? a.rows : a.columns;
   a_k_major = op.transpose_a, b_k_major = !op.transpose_b;
   output.out = out.data, output.out_stride = out.stride, output.out_bf16 = out.is_bf16;
@@ -88,7 +92,7 @@ Product::Product(const Matmul& op, bool b_interleaved)
     output.seed = s.seed, output.counter1 = s.layer << 16, output.counter2 = static_cast<uint32_t>(s.step);
     output.counter3 = static_cast<uint32_t>(s.use) << 24 | static_cast<uint32_t>(s.step >> 32 & 0xffffff);
   }
-  bool pairs = a.is_bf16 && b.is_bf16 && matmul_kernels().pairs && __builtin_cpu_supports("avx512bf16");
+  bool pairs = a.is_bf16 && b.is_bf16 && has_pairs();
   auto words = [&](const Matrix& x) {
     if (x.is_fp16) return MatmulWords::fp16;
     return pairs ? MatmulWords::bf16_pairs : x.is_bf16 ? MatmulWords::bf16 : MatmulWords::fp32;
@@ -112,7 +116,8 @@ MatmulStrip strip(const Matrix& matrix, bool k_major, bool by_lanes, MatmulWords
           .rows = static_cast<int>(rows),
           .width = static_cast<int>(width),
           .readable = k_major ? matrix.columns - first : 0,
-          .interleaved = matrix.interleaved};
+          .together = matrix.together,
+          .run = matrix.run};
 }
 
 }  // namespace
@@ -245,10 +250,15 @@ void CpuDevice::multiply_many(MatmulBlocks& b) {
   }
 }
 
-void CpuDevice::matmul(const Matmul& op) { multiply(op, false); }
+void CpuDevice::matmul(const Matmul& op) { multiply(op, {}); }
 
-void CpuDevice::multiply(const Matmul& op, bool b_interleaved) {
-  Product product(op, b_interleaved);
+Interleaving CpuDevice::float_interleaving(Dtype weights, Dtype activations) {
+  bool words = weights == Dtype::fp32 || (weights == Dtype::bf16 && activations == Dtype::bf16 && has_pairs());
+  return words ? Interleaving{matmul_kernels().lanes, 4} : Interleaving{lanes_together, lanes_run * 2};
+}
+
+void CpuDevice::multiply(const Matmul& op, const Interleaving& b_order) {
+  Product product(op, b_order);
   if (product.m == 0 || product.n == 0) return;
   MatmulBlocks blocks{product};
   bool few = !product.b_k_major && product.m <= few_panels * blocks.kernels.rows;

@@ -66,9 +66,7 @@ struct Panels {
 
 Interleaving CpuDevice::interleaving(Dtype weights, Dtype activations) const {
   if (weights == Dtype::i8 || weights == Dtype::u8) return {kernels().interleaving, 4};
-  // Pairs of bf16 are words that are transposed.
-  bool halves = weights == Dtype::fp16 || (weights == Dtype::bf16 && activations == Dtype::fp32);
-  return halves ? Interleaving{interleaved_rows, interleaved_run * 2} : Interleaving{};
+  return float_interleaving(weights, activations);
 }
 
 void CpuDevice::quantize(const Quantize& op) {
@@ -108,7 +106,7 @@ void CpuDevice::quantized_matmul(const QuantizedMatmul& op) {
     WeightRows held(op.weight, order, "quantized_matmul");
     ConstTensor rows = held.interleaved ? op.weight.reshape({held.rows, held.width}) : op.weight;
     return multiply({.out = op.out, .a = op.a, .b = rows, .bias = op.bias, .activation = op.activation},
-                    held.interleaved);
+                    held.interleaved ? order : Interleaving{});
   }
   QuantizedProduct product(op, order);
   QuantizedShape shape{.k = product.a.columns,

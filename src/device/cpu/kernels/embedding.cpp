@@ -31,7 +31,10 @@ LONGHAND_INLINE void widen(const EmbeddingTable& table, int64_t width, int64_t r
     int64_t i = at + begin, rest = run - i % run;
     length = rest < count - begin ? rest : count - begin;
     const T* from = static_cast<const T*>(table.weight) + entry_at(table, width, run, row, i);
-    each_vector(length, [&](int64_t j, auto part) { store(to + begin + j, load(from + j, part)); });
+    if (run < lanes)
+      for (int64_t j = 0; j < length; ++j) to[begin + j] = load_part(from + j, 1)[0];
+    else
+      each_vector(length, [&](int64_t j, auto part) { store(to + begin + j, load(from + j, part)); });
   }
 }
 

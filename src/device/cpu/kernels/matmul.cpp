@@ -135,8 +135,20 @@ void pack_columns(uint32_t* to, const MatmulStrip& s, int64_t first, const float
     }
 }
 
+/// Interleaved words: a step's lie side by side already.
+void pack_interleaved(uint32_t* to, const MatmulStrip& s) {
+  const uint32_t* from = static_cast<const uint32_t*>(s.from);
+  int64_t steps = s.k / s.run, tile = lanes * s.stride / s.run;
+  for (int64_t p = 0; p < steps; ++p)
+    for (int r0 = 0; r0 < s.width; r0 += lanes)
+      *reinterpret_cast<uvec_unaligned*>(to + p * s.width + r0) =
+          r0 < s.rows ? *reinterpret_cast<const uvec_unaligned*>(from + r0 / lanes * tile + p * lanes) : uvec{};
+}
+
 void pack(uint32_t* to, const MatmulStrip& s) {
-  if (s.k_major) {
+  if (s.together > 0 && !s.by_lanes) {
+    pack_interleaved(to, s);
+  } else if (s.k_major) {
     // A narrow panel may take neighbours of its rows along: they are overwritten.
     int64_t whole = s.width < lanes ? s.readable : s.rows;
     if (s.by_lanes)
@@ -313,22 +325,49 @@ void few_tile(const uint32_t* a_words, const MatmulStrip& s, float* sums) {
     for (int v = 0; v < V; ++v) store(sums + r * tile_columns + v * lanes, c[r][v]);
 }
 
+/// The same for interleaved words, which are in a tile's order and read from front to back.
+template <int R, int V, bool pairs>
+void interleaved_tile(const uint32_t* a_words, const MatmulStrip& s, float* sums) {
+  constexpr int64_t elements = pairs ? 2 : 1, ahead = 8192 / 4;
+  const float *a = reinterpret_cast<const float*>(a_words), *b = static_cast<const float*>(s.from);
+  int64_t tile = lanes * s.stride / elements;
+  vec c[R][V] = {};
+  for (int64_t p = 0; p < s.k / elements; ++p, a += R, b += lanes) {
+    vec right[V];
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) {
+      __builtin_prefetch(b + v * tile + ahead);
+      right[v] = load(b + v * tile);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+      for (int v = 0; v < V; ++v) c[r][v] = step<pairs>(c[r][v], right[v], splat(a[r]));
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < V; ++v) store(sums + r * tile_columns + v * lanes, c[r][v]);
+}
+
 constexpr int64_t block_sums = tile_rows * tile_columns;
 
 /// A panel of R rows by V vectors of columns, block after block.
-template <int R, int V, bool pairs>
+template <int R, int V, bool pairs, bool interleaved>
 void few_columns(const MatmulFew& few, int64_t panel, int64_t column, int columns, vec*, float* sums, int64_t) {
   for (int64_t block = 0; block < few.blocks; ++block)
-    few_tile<R, V, pairs>(few.panel(block, panel), few.strip(column, columns, block), sums + block * block_sums);
+    (interleaved ? interleaved_tile<R, V, pairs> : few_tile<R, V, pairs>)(few.panel(block, panel),
+                                                                          few.strip(column, columns, block),
+                                                                          sums + block * block_sums);
 }
 
 using FewColumns = void (*)(const MatmulFew&, int64_t, int64_t, int, vec*, float*, int64_t);
 template <int R, int V>
 LONGHAND_INLINE FewColumns few_columns_for(const MatmulStrip& b) {
-  if (b.words == MatmulWords::fp32) return few_columns<R, V, false>;
-  if (b.words == MatmulWords::bf16) return b.interleaved ? lanes_columns<R, half, true> : lanes_columns<R, half, false>;
-  if (b.words == MatmulWords::fp16) return b.interleaved ? lanes_columns<R, fp16, true> : lanes_columns<R, fp16, false>;
-  return few_columns<R, V, true>;
+  bool interleaved = b.together > 0;
+  if (b.words == MatmulWords::bf16) return interleaved ? lanes_columns<R, half, true> : lanes_columns<R, half, false>;
+  if (b.words == MatmulWords::fp16) return interleaved ? lanes_columns<R, fp16, true> : lanes_columns<R, fp16, false>;
+  if (b.words == MatmulWords::fp32)
+    return interleaved ? few_columns<R, V, false, true> : few_columns<R, V, false, false>;
+  return interleaved ? few_columns<R, V, true, true> : few_columns<R, V, true, false>;
 }
 LONGHAND_INLINE FewColumns few_columns_for(int width, int columns, const MatmulStrip& b) {
   if (width == 1) return columns > lanes ? few_columns_for<1, 2>(b) : few_columns_for<1, 1>(b);

@@ -11,8 +11,8 @@ namespace longhand::cpu {
 /// k side by side (for the processor's bf16 dot product). fp16 stands in b alone, with k contiguous.
 enum class MatmulWords : uint8_t { fp32, bf16, bf16_pairs, fp16 };
 
-/// Weights of two bytes that lie interleaved: so many rows side by side by runs of so many elements.
-constexpr int64_t interleaved_rows = 4, interleaved_run = 32;
+/// Weights that are read by lanes and lie interleaved: so many rows side by side by runs of so many elements.
+constexpr int64_t lanes_together = 4, lanes_run = 32;
 
 /// A strip of an operand. Row r, element p stands at from[r * stride + p], or from[p * stride + r] when the rows run
 /// along the contiguous axis (`k_major`). Strides and `readable` count elements. A panel's steps follow k, or,
@@ -26,14 +26,15 @@ struct MatmulStrip {
   int rows;          // that the strip has
   int width;         // of the panel: rows from `rows` on are zero
   int64_t readable;  // k_major: elements that may be read from the strip's first row on
-  bool interleaved;  // rows of words bf16 or fp16; the strip begins with whole runs, its stride is a row's length
+  // Interleaved rows: so many side by side by runs of so many elements; by_lanes as above, otherwise as many rows as a
+  // vector has lanes by words. The strip begins with whole runs, its stride is a row's length. 0: rows as they are.
+  int64_t together, run;
 
   /// Where element p of row r stands.
   [[gnu::always_inline]] int64_t at(int64_t r, int64_t p) const {
-    if (!interleaved) return r * stride + p;
-    int64_t lane = r % interleaved_rows;
-    return (r - lane) * stride + (p / interleaved_run * interleaved_rows + lane) * interleaved_run +
-           p % interleaved_run;
+    if (together == 0) return r * stride + p;
+    int64_t lane = r % together;
+    return (r - lane) * stride + (p / run * together + lane) * run + p % run;
   }
 };
 

@@ -49,7 +49,7 @@ LONGHAND_INLINE void lanes_tile(const float* a, const MatmulStrip& b, int first,
   const T* column[C];
   for (int j = 0; j < C; ++j)
     column[j] = static_cast<const T*>(b.from) + b.at(first + j < b.rows ? first + j : b.rows - 1, 0);
-  const int64_t k = b.k, apart = interleaved ? interleaved_rows : 1;
+  const int64_t k = b.k, apart = interleaved ? lanes_together : 1;
   vec c[R][C] = {};
   auto add = [&](const vec(&right)[C]) __attribute__((always_inline)) {
 #pragma GCC unroll 16
@@ -61,13 +61,13 @@ LONGHAND_INLINE void lanes_tile(const float* a, const MatmulStrip& b, int first,
     a += R * lanes;
   };
   int64_t p = 0;
-  for (; p + interleaved_run <= k; p += interleaved_run) {
+  for (; p + lanes_run <= k; p += lanes_run) {
     int64_t at = p * apart, ahead = interleaved ? at + elements_ahead : p + C * b.stride;
     if (interleaved && !through_k<R> && ahead >= k * apart) ahead += (b.stride - k) * apart;
 #pragma GCC unroll 4
     for (int j = 0; j < C; ++j) __builtin_prefetch(column[j] + ahead);
 #pragma GCC unroll 8
-    for (int part = 0; part < interleaved_run; part += lanes) {
+    for (int part = 0; part < lanes_run; part += lanes) {
       vec right[C];
 #pragma GCC unroll 4
       for (int j = 0; j < C; ++j) right[j] = load(column[j] + at + part);
