@@ -91,7 +91,7 @@ void Decoder::State::add_updates(int64_t layer, LoraSite site, const Tensor& out
 // y += W_up act(W_down y + b_down) + b_up, where there is an adapter.
 void Decoder::State::add_bottleneck(const AdapterTensors& w, const Tensor& y) {
   if (w.down.empty()) return;
-  int64_t rows = y.size(0), width = w.down.size(0);
+  int64_t rows = y.size(0), width = w.down_bias.size(0);
   Tensor z = narrow.rows(0, rows * width).reshape({rows, width}), d = change.rows(0, rows);
   project(*device, {.out = z, .a = y, .bias = w.down_bias, .activation = config.activation}, w.down);
   project(*device, {.out = d, .a = z, .bias = w.up_bias}, w.up);
