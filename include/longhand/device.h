@@ -45,10 +45,6 @@ struct Matmul {
 /// in fp32; the integer follows from the scale as it is stored, and is 0 where the scale is 0. x fp32 | bf16, finite.
 /// out [rows, k] i8, or [rows, k / 2] u8: two a byte, the first in the low half, each as integer + 8 (k even).
 /// scales fp32 | fp16: [rows], or [rows, k / 64] (k a multiple of 64).
-///
-/// Weights of products and embeddings may also lie interleaved, L rows side by side by runs of some bytes, as
-/// Device::interleaving() says: [rows / L, runs, L, elements of a run] (u8: bytes), scales of groups fp16 [rows / L,
-/// k / 64, L], scales of rows as before. Rows then are a multiple of L and of 64 bytes each. Weights of floats too.
 struct Quantize {
   Tensor out, scales;
   ConstTensor x;
@@ -61,8 +57,15 @@ struct Dequantize {
   ConstTensor integers, scales;
 };
 
+/// An order in which weights of products and embeddings may lie: `rows` side by side by runs of `bytes`, [out / rows,
+/// runs, rows, elements of a run] (u8: bytes). Rows of weights are then a multiple of `rows`, of 64 bytes each; scales
+/// of groups are fp16 [out / rows, k / 64, rows], scales of rows as before. No rows: weights lie as they are.
+struct Interleaving {
+  int64_t rows = 0, bytes = 0;
+};
+
 /// out [m, n] = activation(a w'^T + bias), w'[j, p] = scale * integer as Quantize leaves them in `weight` and `scales`;
-/// or, without scales, w' = weight [n, k] of fp32, bf16 or (finite) fp16. The weights may lie interleaved. a [m, k],
+/// or, without scales, w' = weight [n, k] of fp32, bf16 or (finite) fp16; the weights may lie interleaved. a [m, k],
 /// bias [n], out: fp32 | bf16 each; leading axes join. Of a at least 15 bits below the largest of 256 neighbours count
 /// (bf16: all, where they lie within these). Sums accumulate in integers and fp32; a row's bits depend neither on the
 /// number of rows nor on how weights lie. With `quantize_activations` rows of a are first rounded to integers of 8 bits
@@ -353,11 +356,6 @@ struct Sample {
   std::span<const SamplingParameters> rules;
 };
 
-/// `rows` of weights side by side by runs of `bytes`; no rows: as they are.
-struct Interleaving {
-  int64_t rows = 0, bytes = 0;
-};
-
 struct DeviceOptions {
   int threads = 0;  // cpu: 0 = every core
 };
@@ -381,7 +379,7 @@ class Device {
   virtual void zero(const Tensor& tensor) = 0;                       // contiguous
   virtual void synchronize() {}
 
-  /// How weights of this type lie that products with few rows of these activations read fastest (see Quantize).
+  /// How weights of this type lie that products with few rows of these activations read fastest.
   virtual Interleaving interleaving(Dtype /*weights*/, Dtype /*activations*/) const { return {}; }
 
   /// What this device can do at most, measured (on the cpu once a machine, see ceilings.h).

@@ -44,7 +44,7 @@ struct WeightFormats {
   std::map<std::string, MatrixFormat> matrices;
 };
 
-/// A matrix of weights [out, in], or interleaved (see Quantize in device.h); integers have scales.
+/// A matrix of weights [out, in], or interleaved (see Interleaving in device.h); integers have scales.
 struct Matrix : Tensor {
   Tensor scales;
   bool int8_activations = false;  // products round them, see QuantizedMatmul

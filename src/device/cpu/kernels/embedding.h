@@ -13,7 +13,7 @@ struct EmbeddingTable {
   const void *weight, *scales;
   EmbeddingType type;
   bool grouped, half_scales;
-  int64_t interleaved_rows = 0, interleaved_bytes = 0;  // side by side by runs, see Quantize in device.h
+  int64_t interleaved_rows = 0, interleaved_bytes = 0;  // side by side by runs, see Interleaving in device.h
 };
 
 struct EmbeddingRows {
